@@ -1,0 +1,33 @@
+# Each target sets up what it needs. `make demo` first; README.md tells the rest.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: install demo test check lock clean
+
+install: .venv/installed
+
+.venv/installed: requirements.lock setup.cfg
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	.venv/bin/uv pip install --quiet --python $(RUN) --requirement requirements.lock
+	.venv/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
+	touch $@
+
+demo: install
+	$(RUN) experiments/demo.py
+
+test: install
+	$(RUN) -m pytest
+
+check: install
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lock:
+	test -x .venv/bin/uv || { $(PYTHON) -m venv .venv && $(RUN) -m pip install --quiet uv; }
+	.venv/bin/uv pip compile --quiet --universal --extra dev --no-header --no-emit-index-url setup.cfg --output-file requirements.lock
+
+clean:
+	rm -rf .venv demo build *.egg-info

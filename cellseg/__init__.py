@@ -1,0 +1,1 @@
+"""Cell instance segmentation in histology with Mask R-CNN."""

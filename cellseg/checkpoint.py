@@ -1,0 +1,92 @@
+"""Checkpoints: tensors and plain values, written whole or not at all, read without unpickling objects."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellseg.config import RunConfig, from_dict, to_dict
+from cellseg.fingerprint import Plan
+from cellseg.model import CellRCNN, build_model, set_bf16
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with all that is needed to use it, and, in `training`, to go on training it."""
+
+    model: Mapping[str, Tensor]
+    config: RunConfig
+    plan: Plan
+    commit: str
+    epoch: int
+    metrics: Mapping[str, float]
+    training: Mapping[str, Any]
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write to a temporary file beside the path, then rename: a reader never sees half a checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "model": dict(checkpoint.model),
+        "config": to_dict(checkpoint.config),
+        "plan": to_dict(checkpoint.plan),
+        "commit": checkpoint.commit,
+        "epoch": checkpoint.epoch,
+        "metrics": dict(checkpoint.metrics),
+        "training": dict(checkpoint.training),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint of a file, on the CPU.
+
+    Raises FileNotFoundError, or ValueError where the file is not a checkpoint, holds pickled objects, or has a newer
+    format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; expected a best.pt or last.pt written by final_train.py")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: expected a checkpoint of tensors and plain values, got: {reason}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError(f"{path}: expected a cellseg checkpoint, found another file of torch.save")
+    if content["format"] > FORMAT:
+        raise ValueError(
+            f"{path}: checkpoint format {content['format']}, this version reads up to {FORMAT}; update cellseg"
+        )
+    return Checkpoint(
+        model=content["model"],
+        config=from_dict(RunConfig, content["config"], f"{path}: config"),
+        plan=from_dict(Plan, content["plan"], f"{path}: plan"),
+        commit=content["commit"],
+        epoch=content["epoch"],
+        metrics=content["metrics"],
+        training=content["training"],
+    )
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN, Checkpoint]:
+    """The network of a checkpoint, in evaluation mode on the device, and the checkpoint."""
+    checkpoint = load(path)
+    model = build_model(checkpoint.config.model, pretrained=False)
+    model.load_state_dict(checkpoint.model)
+    set_bf16(model, checkpoint.config.train.amp and torch.device(device).type == "cuda")  # as it was validated
+    return model.to(device).eval(), checkpoint

@@ -1,0 +1,82 @@
+"""What the scripts and `cellseg` share: options from a recipe, and one clear line for what the user can mend.
+
+Imports nothing heavy, so that --help answers at once.
+"""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from cellseg.config import RunConfig, flat
+from cellseg.recipes import RECIPES
+
+# With another process on one of its cores, OpenMP's spinning threads slow a training down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+T = TypeVar("T", bound="TrainingOptions")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What every command that trains accepts."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    data: Path = Path("data")
+    """folder with train/ and test_release/, or a COCO json file"""
+    weights: str | None = None
+    """short for --model.weights: coco, imagenet, none, or the path of a state_dict"""
+
+
+def parse_training(kind: type[T], description: str) -> T:
+    """Options whose defaults are those of the recipe named on the command line, `best` if none is."""
+    options: T = tyro.cli(kind, default=kind(config=RECIPES[_recipe_named(sys.argv[1:])]()), description=description)
+    if options.weights is not None:
+        model = replace(options.config.model, weights=options.weights)
+        options = replace(options, config=replace(options.config, model=model))
+    return options
+
+
+def chosen_by_hand(config: RunConfig) -> dict[str, Any]:
+    """The dotted fields in which a config departs from its recipe."""
+    recipe = flat(RECIPES[config.recipe]())
+    return {name: value for name, value in flat(config).items() if value != recipe[name]}
+
+
+def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None]:
+    """The main function, leaving with code 2 and one message where input or options are wrong, 130 on Ctrl-C."""
+
+    @functools.wraps(main)
+    def guarded() -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("cellseg").setLevel(logging.INFO)
+        try:
+            sys.exit(main() or 0)
+        except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
+            if logging.getLogger("cellseg").isEnabledFor(logging.DEBUG):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+
+    return guarded
+
+
+def _recipe_named(arguments: list[str]) -> str:
+    """The recipe of `--recipe NAME` or `--recipe=NAME`; tyro refuses unknown names later, with the choices."""
+    name = "best"
+    for this, following in pairwise([*arguments, ""]):
+        if this == "--recipe":
+            name = following
+        elif this.startswith("--recipe="):
+            name = this.removeprefix("--recipe=")
+    return name if name in RECIPES else "best"

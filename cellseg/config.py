@@ -1,0 +1,286 @@
+"""Every knob of a run: frozen dataclasses, JSON both ways.
+
+A field that is None is filled from the data set's Plan (fingerprint.py) before training.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+Backbone = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet50_v2",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TORCHVISION_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
+TORCHVISION_RATIOS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What is read, and which images are held back for validation."""
+
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"
+    """order of the colours in the image files; auto compares red and blue inside annotated nuclei"""
+    color: Literal["rgb", "gray"] = "rgb"
+    """gray repeats the luminance three times"""
+    validation_fraction: float = 0.2
+    """share of the images held back, in whole groups; 0 trains on all"""
+    grouped_split: bool = True
+    """keep tiles of one source, or of one stain cluster, on one side of the split"""
+    minimum_area: int = 4
+    """cells of fewer pixels (in the training window) are not trained on"""
+    workers: int = 2
+    """processes that load images beside the training process"""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """The random view of an image that a training step sees."""
+
+    crop: int | None = None
+    """side of the view in network pixels; 0 shows the whole image, None takes the Plan's"""
+    zoom_jitter: float = 1.25
+    """the zoom is multiplied by up to this factor, or divided by it; 1 is off"""
+    flips: bool = True
+    """mirror left-right and up-down, each with probability 1/2"""
+    turns: bool = True
+    """turn by 0, 90, 180 or 270 degrees"""
+    color_jitter: float = 0.15
+    """largest relative change of brightness, contrast and saturation"""
+    stain_jitter: float = 0.3
+    """probability of an H&E stain perturbation"""
+    blur: float = 0.1
+    """probability of a Gaussian blur"""
+    noise: float = 0.1
+    """probability of Gaussian noise"""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Mask R-CNN with an FPN: backbone, anchors, heads and what they sample in training."""
+
+    num_cell_classes: int = 4
+    """classes without background"""
+    backbone: Backbone = "resnet50"
+    stages: int = 4
+    """backbone stages that feed the FPN: 4 ends at stride 32, 3 at stride 16"""
+    weights: str = "imagenet"
+    """coco, imagenet, none, or the path of a state_dict"""
+    trainable_stages: int = 5
+    """backbone stages that are trained, counted from the last; the stem is the fifth"""
+    norm: Literal["auto", "batch", "frozen", "group"] = "auto"
+    """normalisation of a ResNet; frozen keeps pretrained statistics; auto is frozen with weights and batch without"""
+    fpn_channels: int = 256
+    extra_level: bool = True
+    """add a level at twice the last stride by max pooling"""
+    anchor_sizes: tuple[float, ...] | None = None
+    """sides in network pixels, the finest level's first; every level gets as many; None takes the Plan's"""
+    aspect_ratios: tuple[float, ...] | None = None
+    """height / width of the anchors of every level; None takes the Plan's"""
+    sizes_per_level: int = 3
+    """how many sizes a level gets where the Plan fits them"""
+    roi_levels: int = 4
+    """FPN levels that RoIs are pooled from, from the finest"""
+    box_head: int = 1024
+    """width of the fully connected layers of the box head"""
+    mask_channels: tuple[int, ...] = (256, 256, 256, 256)
+    """channels of the convolutions of the mask head"""
+    mask_size: Literal[28, 56] = 28
+    """side of the predicted mask"""
+    image_mean: tuple[float, float, float] = IMAGENET_MEAN
+    image_std: tuple[float, float, float] = IMAGENET_STD
+    rpn_pre_nms: int = 2000
+    """proposals kept per level before NMS, in training"""
+    rpn_post_nms: int = 2000
+    """proposals kept per image after NMS, in training"""
+    rpn_nms: float = 0.7
+    """IoU over which the weaker of two proposals is dropped"""
+    rpn_batch: int = 256
+    """anchors sampled per image for the RPN loss"""
+    rpn_positive_fraction: float = 0.5
+    roi_batch: int = 512
+    """proposals sampled per image for the box and mask losses"""
+    roi_positive_fraction: float = 0.25
+    parameter_limit: int = 200_000_000
+    """more trainable parameters are refused; the competition's rule"""
+
+    @property
+    def levels(self) -> int:
+        """FPN levels that carry anchors."""
+        return self.stages + self.extra_level
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimiser, schedule and stopping."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-4
+    """peak rate, after the warm-up"""
+    momentum: float = 0.9
+    """of SGD"""
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.05
+    """share of all steps in which the rate rises linearly from 0; then it falls as a cosine to 0"""
+    epochs: int = 50
+    steps_per_epoch: int = 0
+    """0: as many as one pass over the training images takes"""
+    batch: int = 4
+    """images per forward pass"""
+    accumulation: int = 1
+    """forward passes per optimiser step"""
+    clip_norm: float = 10.0
+    """largest norm of the gradient; 0 is off"""
+    ema_decay: float = 0.999
+    """of the averaged weights that are validated and kept, ramped as min(d, (1+n)/(10+n)); 0 is off"""
+    amp: bool = True
+    """bfloat16 in the backbone and heads, on CUDA only"""
+    oversample: bool = True
+    """show images with rare classes more often"""
+    validate_every: int = 1
+    """epochs between validations; the last epoch is always validated"""
+    patience: int = 0
+    """stop after so many epochs without a better AP50; 0 is off"""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How images become results: in validation, in test scoring and in the submission alike."""
+
+    zoom: float | None = None
+    """network pixels per image pixel, in training and prediction; None takes the Plan's"""
+    short_side: int = 0
+    """when not 0, each image is scaled to this short side instead of by the zoom, as torchvision does"""
+    long_side: int = 1333
+    """limit of the long side that goes with short_side"""
+    tile: int = 1024
+    """larger images are predicted in tiles of this side, network pixels"""
+    overlap: int = 128
+    """pixels that neighbouring tiles share; should exceed the largest cell"""
+    proposals: int = 2000
+    """proposals kept per level before, and per tile after NMS"""
+    score_threshold: float = 0.05
+    """detections below it are dropped, 0..1; the ap operating point"""
+    box_nms: float = 0.5
+    """IoU over which the weaker of two boxes of one class is dropped"""
+    detections: int | None = None
+    """most detections kept per image; None takes the Plan's"""
+    mask_threshold: float = 0.5
+    """probability over which a pixel belongs to its cell"""
+    rescore: bool = True
+    """multiply the score by the mean probability inside the mask"""
+    pq_threshold: float = 0.5
+    """score below which a cell is not drawn at the pq operating point"""
+
+    def scale_of(self, size_hw: Sequence[int]) -> float:
+        """Network pixels per pixel of an image of this size."""
+        if self.short_side:
+            return min(self.short_side / min(size_hw), self.long_side / max(size_hw))
+        return 1.0 if self.zoom is None else self.zoom
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, whole."""
+
+    recipe: Literal["demo", "reference", "best"] = "best"
+    """name of the recipe that the run started from"""
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain dicts, lists, numbers and strings, ready for JSON."""
+    listed: dict[str, Any] = _listed(dataclasses.asdict(config))
+    return listed
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """The inverse of to_dict; missing fields keep their defaults.
+
+    Raises ValueError for a field that the config does not have, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {', '.join(unknown)}; expected {', '.join(hints)}")
+    return kind(**{name: _parsed(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A config as one dict of dotted names, as the command line and MLflow show it."""
+    pairs: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            pairs |= flat(value, f"{prefix}{item.name}.")
+        else:
+            pairs[prefix + item.name] = value
+    return pairs
+
+
+def replaced(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The config with dotted fields set, such as {"train.learning_rate": 1e-3}.
+
+    Raises ValueError for a name that is not a field.
+    """
+    nested = to_dict(config)
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = nested
+        for group in groups:
+            place = place.get(group, {})
+        if last not in place:
+            raise ValueError(f"config: unknown field {name}; expected one of {', '.join(flat(config))}")
+        place[last] = value
+    return from_dict(RunConfig, nested)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_listed(item) for item in value]
+    return value
+
+
+def _parsed(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type that a field's annotation names."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _parsed(next(a for a in arguments if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return from_dict(hint, value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(_parsed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin is Literal and value in arguments:
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise ValueError(f"{where}: expected {expected}, got {value!r}")

@@ -1,0 +1,183 @@
+"""A folder of annotated images -> a DataSet: images, label maps and the truth that results are scored against.
+
+Letters: N images, C classes, H height, W width.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from cellseg import stain
+from cellseg.annotations import Annotation, Cell
+from cellseg.coco import read_coco
+from cellseg.codes import Array
+from cellseg.config import DatasetConfig
+from cellseg.data_folder import missing, require_data
+from cellseg.images import read_image, recolored
+from cellseg.layout import Record, TestImage, test_images, training_images
+
+__all__ = ["DataSet", "Record", "TestImage", "open_dataset", "test_images"]
+
+MEMORY = 4 * 2**30
+"""bytes of images and label maps that are kept; the rest is read again from its files"""
+
+
+@dataclass(eq=False)
+class DataSet:
+    """Annotated images, checked when opened. What its methods return may be written to."""
+
+    root: Path
+    records: tuple[Record, ...]
+    class_names: tuple[str, ...]
+    channel_order: str
+    """rgb or bgr: of the files, never of what image() returns"""
+    channel_order_reason: str
+    """a sentence that says how the order was found"""
+    color: str
+    """rgb or gray"""
+    digest: str
+    """of the names and bytes of the training files, wherever they lie"""
+    cell_counts: Array
+    """(N, C) int64: cells of each class in the label maps"""
+    overlaps: int
+    """cells that lost pixels to a smaller cell of their class"""
+    annotations: tuple[Annotation, ...] = field(repr=False)
+    kept: dict[int, tuple[Array, Array]] = field(repr=False)
+    """images as image() returns them and label maps, by index, as many as MEMORY allows"""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_cell_classes(self) -> int:
+        """C, without background."""
+        return len(self.class_names)
+
+    def image(self, index: int) -> Array:
+        """An image (H, W, 3) uint8, true RGB, or luminance three times where the color is gray."""
+        if index in self.kept:
+            return self.kept[index][0].copy()
+        return read_image(self.records[index].image_path, self.channel_order, self.color)
+
+    def label_maps(self, index: int) -> Array:
+        """Label maps (C, H, W) int32 of an image, ids unique within it."""
+        if index in self.kept:
+            return self.kept[index][1].copy()
+        return self.annotations[index].label_maps(self.records[index].size_hw)
+
+    def truth(self, indices: Iterable[int] | None = None) -> dict[str, Any]:
+        """The COCO dict of some images, or of all; annotation ids count from 1, since pycocotools' 0 is "unmatched"."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(len(self)) if indices is None else indices:
+            record = self.records[index]
+            file_name = _relative(record.image_path, self.root)
+            height, width = record.size_hw
+            images.append({"id": record.image_id, "file_name": file_name, "height": height, "width": width})
+            for cell in self.annotations[index].cells(self.label_maps(index)):
+                annotations.append(_coco(cell, record.image_id, len(annotations) + 1))
+        categories = [{"id": label, "name": name} for label, name in enumerate(self.class_names, start=1)]
+        return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -> DataSet:
+    """The annotated images of a folder with train/, of a COCO json file, or of a folder that holds one.
+
+    All files are read and checked now. A COCO file brings its own classes; num_cell_classes is for train/ alone.
+    Raises FileNotFoundError and ValueError that say what is wrong with which file.
+    """
+    require_data(root)
+    folder = root if root.is_dir() else root.parent
+    found, class_names, files = _found(root, num_cell_classes)
+    kept: dict[int, tuple[Array, Array]] = {}
+    room, counts, overlaps, differences = MEMORY, [], 0, []
+    for index, (record, annotation) in enumerate(found):
+        image, label_maps = _read(record, annotation)
+        counts.append([len(np.unique(plane[plane > 0])) for plane in label_maps])
+        overlaps += annotation.overlaps(label_maps)
+        differences.append(stain.red_over_blue(image, label_maps.max(axis=0) > 0))
+        room -= image.nbytes + label_maps.nbytes
+        if room >= 0:
+            kept[index] = image, label_maps
+    order, reason = stain.channel_order(differences)
+    if config.channel_order != "auto":
+        order, reason = config.channel_order, f"{config.channel_order}: set by the configuration"
+    return DataSet(
+        root=folder,
+        records=tuple(record for record, _ in found),
+        class_names=class_names,
+        channel_order=order,
+        channel_order_reason=reason,
+        color=config.color,
+        digest=_digest(files, folder),
+        cell_counts=np.asarray(counts, np.int64),
+        overlaps=overlaps,
+        annotations=tuple(annotation for _, annotation in found),
+        kept={index: (recolored(image, order, config.color), maps) for index, (image, maps) in kept.items()},
+    )
+
+
+def _found(root: Path, num_cell_classes: int) -> tuple[list[tuple[Record, Annotation]], tuple[str, ...], list[Path]]:
+    """The images, the class names and the training files of the layout that root has."""
+    if (root / "train").is_dir():
+        images = training_images(root, num_cell_classes)
+        files = [path for record, annotation in images for path in (record.image_path, *annotation.paths.values())]
+        return [*images], tuple(f"class{label}" for label in range(1, num_cell_classes + 1)), files
+    jsons = [root]
+    if root.is_dir():
+        jsons = sorted({*root.glob("annotations.json"), *root.glob("*.coco.json")})
+        if len(jsons) > 1:
+            raise ValueError(
+                f"{root}: expected one COCO file, found {', '.join(p.name for p in jsons)}; name one of them"
+            )
+        if not jsons:
+            raise FileNotFoundError(missing(root, "no train folder and no COCO file"))
+    coco, class_names = read_coco(jsons[0])
+    records = [Record(image.file_name, image.path, image.size_hw, image.image_id, "") for image in coco]
+    pairs = zip(records, (image.annotation for image in coco), strict=True)
+    return [*pairs], class_names, [jsons[0], *(image.path for image in coco)]
+
+
+def _read(record: Record, annotation: Annotation) -> tuple[Array, Array]:
+    """The image as its file has it, and its label maps."""
+    image = read_image(record.image_path)
+    if image.shape[:2] != record.size_hw:
+        expected = f"height {record.size_hw[0]} and width {record.size_hw[1]} as annotated"
+        raise ValueError(
+            f"{record.image_path}: expected {expected}, found {image.shape[:2]}; is it the annotated file?"
+        )
+    return image, annotation.label_maps(record.size_hw)
+
+
+def _digest(files: Iterable[Path], folder: Path) -> str:
+    """16 hex digits of the names within the folder and the bytes of files."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, path in sorted((_relative(path, folder), path) for path in files):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b")
+        total.update(f"{name}\0{content.hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path from the folder on, with slashes, on any system."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _coco(cell: Cell, image_id: int, annotation_id: int) -> dict[str, Any]:
+    """One COCO annotation."""
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": cell.label,
+        "bbox": coco_mask.toBbox(cell.code).tolist(),
+        "area": int(coco_mask.area(cell.code)),
+        "iscrowd": int(cell.crowd),
+        "segmentation": cell.code,
+    }

@@ -1,0 +1,147 @@
+"""One tracked training: a data set and a config -> a run in MLflow and a folder with best.pt and last.pt."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cellseg import tracking
+from cellseg.config import RunConfig, flat, from_dict, to_dict
+from cellseg.dataset import DataSet, open_dataset
+from cellseg.fingerprint import Plan, apply, fingerprint, plan
+from cellseg.git import git_commit
+from cellseg.observers import Bar, Observers, Tracker
+from cellseg.splits import split
+from cellseg.train import Observer, fit
+
+log = logging.getLogger(__name__)
+RUNS = Path("experiments/runs")
+"""<digest of the data>/<run id>/ holds best.pt, last.pt and run.json"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set, split and fingerprinted, and the config with nothing left open."""
+
+    config: RunConfig
+    plan: Plan
+    data: DataSet
+    train: Sequence[int]
+    validation: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a training left its network."""
+
+    run_id: str
+    best: Path
+    metrics: Mapping[str, float]
+    """best/… figures; empty without validation images"""
+    stopped: str
+    """why it ended early, or empty"""
+
+
+def prepare(config: RunConfig, root: Path) -> Prepared:
+    """Read and check all training files, split them, and fill in what the config leaves to the Plan."""
+    data = open_dataset(root, config.dataset, config.model.num_cell_classes)
+    log.info("%s: %d images, digest %s; %s", root, len(data), data.digest, data.channel_order_reason)
+    settings = config.dataset
+    train, validation = split(data, settings.validation_fraction, config.seed, settings.grouped_split)
+    found = plan(data, fingerprint(data, train), config)
+    return Prepared(apply(config, found), found, data, train, validation)
+
+
+def train_tracked(
+    prepared: Prepared,
+    *,
+    experiment: str,
+    name: str,
+    runs: Path = RUNS,
+    parent: str | None = None,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    watchers: Sequence[Observer] = (),
+) -> Trained:
+    """Train under an MLflow run; with run_id, go on with that run where it stopped.
+
+    A watcher that stops the training may say why in an attribute `reason`; the run then ends KILLED.
+    """
+    config, data = prepared.config, prepared.data
+    labels = {"data": str(data.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
+    with tracking.start(
+        experiment,
+        name,
+        root=Path.cwd(),
+        params=flat(config),
+        config=to_dict(config),
+        tags=labels,
+        parent=parent,
+        run_id=run_id,
+    ) as run:
+        folder = runs / data.digest / run.id
+        _write_run(folder, prepared)
+        tracker = Tracker(run, prepared.data, prepared.validation, config)
+        bar = Bar(config, len(prepared.train), name)
+        best = fit(
+            config,
+            prepared.plan,
+            data,
+            prepared.train,
+            prepared.validation,
+            folder,
+            Observers([bar, tracker, *watchers]),
+            commit=git_commit(),
+            resume=run_id is not None,
+        )
+        bar.close()
+        run.artifact(best, "checkpoints")
+        run.json(to_dict(prepared.plan), "plan.json")
+        reason = next((r for r in (getattr(each, "reason", "") for each in watchers) if r), "")
+        if reason:
+            run.end_as("KILLED", reason)
+        return Trained(run.id, best, tracker.best, reason)
+
+
+def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:
+    """The config and the data folder of a run that was started on this machine. Raises FileNotFoundError."""
+    found = sorted(runs.glob(f"*/{run_id}/run.json"))
+    if not found:
+        known = sorted(path.parent.name for path in runs.glob("*/*/run.json"))
+        raise FileNotFoundError(f"--resume {run_id}: no such run under {runs}; found {', '.join(known) or 'none'}")
+    content = json.loads(found[0].read_text())
+    return from_dict(RunConfig, content["config"], f"{found[0]}: config"), Path(content["data"])
+
+
+def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:
+    """best.pt of the newest training on the data with this digest whose config has the wanted fields.
+
+    Raises FileNotFoundError where there is none.
+    """
+    candidates = []
+    for path in (runs / digest).glob("*/best.pt"):
+        config = json.loads((path.parent / "run.json").read_text())["config"]
+        if all(value is None or config[field] == value for field, value in wanted.items()):
+            candidates.append(path)
+    if not candidates:
+        raise FileNotFoundError(
+            f"{runs / digest}: no finished training on this data; run `python experiments/final_train.py` first, "
+            f"or name a checkpoint with --checkpoint"
+        )
+    return max(candidates, key=lambda path: path.stat().st_mtime)
+
+
+def _write_run(folder: Path, prepared: Prepared) -> None:
+    """What --resume needs, also before the first epoch has ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"config": to_dict(prepared.config), "data": str(prepared.data.root.resolve())}
+    partial = folder / ".run.json"
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(folder / "run.json")
+
+
+def with_overrides(prepared: Prepared, config: RunConfig) -> Prepared:
+    """The same data and split under another config."""
+    return replace(prepared, config=config)

@@ -1,0 +1,137 @@
+"""What a data set looks like -> a Plan: the numbers of a config that depend on the data.
+
+Letters: N cells of all training images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from cellseg import anchors
+from cellseg.codes import Array
+from cellseg.config import ModelConfig, RunConfig, TrainConfig
+from cellseg.label_maps import areas_of, boxes_of
+
+TARGET_SIDE = 30.0
+"""network pixels that the median cell's box side is brought to"""
+
+
+class Annotated(Protocol):
+    """What a fingerprint reads: dataset.DataSet has it."""
+
+    channel_order: str
+    class_names: tuple[str, ...]
+    digest: str
+
+    def label_maps(self, index: int) -> Array:
+        """(C, H, W) int32."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Measures of the cells of some images."""
+
+    boxes: tuple[Array, ...]
+    """per image, (N, 4) float32 xyxy of its cells"""
+    labels: tuple[Array, ...]
+    """per image, (N,) class 1..C of its cells"""
+    areas: tuple[Array, ...]
+    """per image, (N,) pixels of its cells"""
+    sizes_hw: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a data set asks of a network; saved with every checkpoint."""
+
+    digest: str
+    class_names: tuple[str, ...]
+    channel_order: str
+    zoom: float
+    crop: int
+    anchor_sizes: tuple[float, ...]
+    aspect_ratios: tuple[float, ...]
+    detections: int
+    median_side: float
+    """of a cell's box, original pixels"""
+    most_cells: int
+    """in one image"""
+
+
+def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
+    """Measures of the images with these indices."""
+    boxes, labels, areas, sizes = [], [], [], []
+    for index in indices:
+        label_maps = data.label_maps(index)
+        per_class = [boxes_of(label_map) for label_map in label_maps]
+        boxes.append(np.concatenate(per_class))
+        labels.append(np.repeat(np.arange(1, len(label_maps) + 1), [len(each) for each in per_class]))
+        areas.append(np.concatenate([areas_of(label_map) for label_map in label_maps]))
+        sizes.append((int(label_maps.shape[1]), int(label_maps.shape[2])))
+    return Fingerprint(tuple(boxes), tuple(labels), tuple(areas), tuple(sizes))
+
+
+def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
+    """The Plan of a data set for a config; what the config sets itself is taken over from it."""
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *found.boxes])
+    if not len(boxes):
+        raise ValueError(
+            "training images: expected at least one annotated cell, found none; are the class files there?"
+        )
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    median_side = float(np.median(sides))
+    zoom = config.predict.zoom or round(float(np.clip(TARGET_SIDE / median_side, 0.25, 4)), 2)
+    sizes, ratios = _anchors(boxes * zoom, config.model)
+    most_cells = max(len(each) for each in found.boxes)
+    longest = max(max(size) for size in found.sizes_hw) * zoom
+    return Plan(
+        digest=data.digest,
+        class_names=data.class_names,
+        channel_order=data.channel_order,
+        zoom=zoom,
+        crop=int(min(512, -(-longest // 32) * 32)) if config.augment.crop is None else config.augment.crop,
+        anchor_sizes=sizes,
+        aspect_ratios=ratios,
+        detections=config.predict.detections or int(np.clip(1.5 * most_cells, 100, 2000)),
+        median_side=median_side,
+        most_cells=most_cells,
+    )
+
+
+def apply(config: RunConfig, found: Plan) -> RunConfig:
+    """The config with every field that was left to the Plan filled in."""
+    return replace(
+        config,
+        augment=replace(config.augment, crop=found.crop),
+        model=replace(
+            config.model,
+            anchor_sizes=found.anchor_sizes,
+            aspect_ratios=found.aspect_ratios,
+            num_cell_classes=len(found.class_names),
+        ),
+        predict=replace(config.predict, zoom=found.zoom, detections=found.detections),
+    )
+
+
+def sampling_weights(found: Fingerprint, config: TrainConfig) -> Array:
+    """How often each image is shown, mean 1: more where its rarest class is rare, and with its size.
+
+    Repeat factors sqrt(t / f) of the share f of images with a class (LVIS, arXiv 1908.03195), t = 1/2.
+    """
+    weights = np.ones(len(found.labels))
+    if config.oversample and len(weights):
+        held = [set(np.unique(labels).tolist()) for labels in found.labels]
+        share = {k: sum(k in each for each in held) / len(held) for each in held for k in each}
+        repeats = [max([1.0, *(np.sqrt(0.5 / share[k]) for k in each)]) for each in held]
+        extent = [np.sqrt(height * width) for height, width in found.sizes_hw]
+        weights = np.asarray(repeats) * np.asarray(extent)
+    mean_one: Array = weights / weights.mean() if len(weights) else weights
+    return mean_one
+
+
+def _anchors(boxes_xyxy: Array, config: ModelConfig) -> tuple[anchors.Sizes, anchors.Ratios]:
+    """The config's own anchors where it has them, and fitted ones where not."""
+    sizes, ratios = anchors.fit(boxes_xyxy, config.levels, config.sizes_per_level)
+    return config.anchor_sizes or sizes, config.aspect_ratios or ratios

@@ -1,0 +1,100 @@
+"""Results, truth and image ids as JSON files."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+MEMBER = "test-results.json"
+"""name of the results in a submission zip"""
+IMAGE_KEYS = ("file_name", "id", "height", "width")
+ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation")
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The results of a JSON file or a submission zip, not yet linted."""
+    results = _parsed(path)
+    if not isinstance(results, list):
+        raise ValueError(f"{path}: expected a list of results, got {shown(results)}")
+    return results
+
+
+def read_truth(path: Path) -> dict[str, Any]:
+    """The COCO truth dict of a JSON file."""
+    truth = _parsed(path)
+    for key, fields in (("images", IMAGE_KEYS), ("categories", ("id", "name")), ("annotations", ANNOTATION_KEYS)):
+        if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
+            raise ValueError(f"{path}: expected a COCO truth, a dict with a list of {key}, got {shown(truth)}")
+        _check_fields(path, truth[key], fields, f"{key} ")
+    for number, annotation in enumerate(truth["annotations"]):
+        code = annotation["segmentation"]
+        if not isinstance(code, dict) or not isinstance(code.get("counts"), str) or "size" not in code:
+            raise ValueError(
+                f"{path}: annotation {number}: expected a run-length code with size and counts, got {shown(code)}"
+            )
+    return dict(truth)
+
+
+def read_image_ids(path: Path) -> list[dict[str, Any]]:
+    """The images of an id file, [{"file_name", "id", "height", "width"}, …], with names and ids that occur once."""
+    images = _parsed(path)
+    if not isinstance(images, list):
+        raise ValueError(f"{path}: expected a list of images with {', '.join(IMAGE_KEYS)}, got {shown(images)}")
+    _check_fields(path, images, IMAGE_KEYS, "image ")
+    for number, image in enumerate(images):
+        name = image["file_name"]
+        if not isinstance(name, str) or not name or "/" in name or "\\" in name or ".." in name:
+            raise ValueError(f"{path}: image {number}: expected a file name without folders, got {shown(name)}")
+        for key, least in (("id", 0), ("height", 1), ("width", 1)):
+            if type(image[key]) is not int or image[key] < least:
+                raise ValueError(f"{path}: image {number}: {key} {shown(image[key])} is not an integer from {least} on")
+    for key in ("id", "file_name"):
+        value, times = Counter(image[key] for image in images).most_common(1)[0] if images else (None, 1)
+        if times > 1:
+            raise ValueError(f"{path}: {key} {shown(value)} is given {times} times; expected once")
+    return images
+
+
+def _check_fields(path: Path, records: list[Any], keys: Sequence[str], kind: str) -> None:
+    for number, record in enumerate(records):
+        if not isinstance(record, dict) or not record.keys() >= set(keys):
+            raise ValueError(f"{path}: {kind}{number}: expected a dict with {', '.join(keys)}, got {shown(record)}")
+
+
+def _parsed(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if not zipfile.is_zipfile(path):
+            return json.loads(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                raise ValueError(f"the zip has no {MEMBER}, only {', '.join(archive.namelist()) or 'nothing'}")
+            return json.loads(archive.read(MEMBER))
+    except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted, nested deep
+        raise ValueError(f"{path}: expected JSON, or a zip with {MEMBER}: {error}") from error
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write to a temporary file beside the path, then rename. Raises FileNotFoundError for a missing folder."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def shown(value: Any) -> str:
+    """A value in few characters, for an error message."""
+    try:
+        return short(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return f"of type {type(value).__name__}"

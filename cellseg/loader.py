@@ -1,0 +1,99 @@
+"""Training views of a data set, in batches that depend on the seed and the epoch alone.
+
+Letters: B images of a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cellseg.augment import random_view
+from cellseg.codes import Array
+from cellseg.config import RunConfig
+from cellseg.dataset import DataSet
+from cellseg.label_maps import Target, target
+
+
+class Batch(NamedTuple):
+    """What one forward pass trains on."""
+
+    images: list[Tensor]  # B of (3, H, W) uint8, sizes differ
+    targets: list[Target]
+    names: list[str]
+
+
+class TrainingViews(Dataset[tuple[Tensor, Target, str]]):
+    """Random views, asked for by (epoch, draw, image): the same three give the same view in any worker."""
+
+    def __init__(self, data: DataSet, config: RunConfig) -> None:
+        self.data = data
+        self.config = config
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Target, str]:
+        """The view (3, H, W) uint8, its Target and the image's name."""
+        epoch, draw, index = key
+        image = self.data.image(index)
+        seed = np.random.SeedSequence([self.config.seed, epoch, draw, index])
+        scale = self.config.predict.scale_of(image.shape[:2])
+        view, window = random_view(image, self.data.label_maps(index), self.config.augment, scale, seed)
+        pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
+        return pixels, target(window, self.config.dataset.minimum_area), self.data.records[index].name
+
+
+class EpochBatches(Sampler[list[tuple[int, int, int]]]):
+    """The batches of one epoch; which images it shows follows from seed and epoch."""
+
+    def __init__(self, indices: Sequence[int], weights: Array, config: RunConfig) -> None:
+        self.indices = np.asarray(indices)
+        self.weights = weights
+        self.config = config
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return forward_passes(len(self.indices), self.config)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        batch = self.config.train.batch
+        order = self._drawn(len(self) * batch)
+        for start in range(0, len(order), batch):
+            yield [(self.epoch, draw, int(order[draw])) for draw in range(start, start + batch)]
+
+    def _drawn(self, count: int) -> Array:
+        """Images by weight, each as often as its share of count says, rounded up or down (systematic sampling)."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, self.epoch]))
+        shuffled = rng.permutation(len(self.indices))
+        ends = np.cumsum(self.weights[shuffled])
+        points = (rng.random() + np.arange(count)) / count * ends[-1]
+        order: Array = rng.permutation(self.indices[shuffled[np.searchsorted(ends[:-1], points, side="right")]])
+        return order
+
+
+def forward_passes(images: int, config: RunConfig) -> int:
+    """Batches of an epoch, a multiple of the accumulation."""
+    accumulation = config.train.accumulation
+    one_pass = -(-images // (config.train.batch * accumulation))
+    return (config.train.steps_per_epoch or one_pass) * accumulation
+
+
+def training_loader(data: DataSet, indices: Sequence[int], weights: Array, config: RunConfig) -> DataLoader[Batch]:
+    """A loader of Batches; set `loader.batch_sampler.epoch` before each epoch."""
+    workers = config.dataset.workers
+    return DataLoader(
+        TrainingViews(data, config),  # type: ignore[arg-type]
+        batch_sampler=EpochBatches(indices, weights, config),
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else workers change how many numbers the training draws, and so a resumed one
+    )
+
+
+def collate(views: Sequence[tuple[Tensor, Target, str]]) -> Batch:
+    """Views side by side, unpadded."""
+    images, targets, names = zip(*views, strict=True)
+    return Batch(list(images), list(targets), list(names))

@@ -1,0 +1,193 @@
+"""Mask R-CNN for cells, built from a ModelConfig.
+
+Letters: B images, C cell classes, N cells or detections.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from cellseg.anchors import by_level
+from cellseg.backbones import build_backbone
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig
+from cellseg.label_maps import Target
+from cellseg.roi_heads import CellRoIHeads, Detections, Losses
+from cellseg.weights import load_pretrained
+
+log = logging.getLogger(__name__)
+
+
+class CellTransform(nn.Module):
+    """Normalises images and pads them into a batch; puts the boxes of Targets on network pixels."""
+
+    def __init__(self, config: ModelConfig, divisor: int) -> None:
+        super().__init__()
+        self.divisor = divisor
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(config.image_mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.image_std)[:, None, None], persistent=False)
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
+        """The batch of images (3, H, W) uint8, and Targets with `map_scale` (2,), network pixels per map pixel, xy."""
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
+        batch = self.mean.new_zeros(len(images), 3, height, width)
+        for place, image in zip(batch, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - self.mean) / self.std
+        if targets is None:
+            return ImageList(batch, sizes), None
+        return ImageList(batch, sizes), [_on_network(t, size) for t, size in zip(targets, sizes, strict=True)]
+
+
+def _on_network(target: Target, size_hw: tuple[int, int]) -> dict[str, Tensor]:
+    map_height, map_width = target["label_maps"].shape[-2:]
+    scale = target["boxes"].new_tensor([size_hw[1] / map_width, size_hw[0] / map_height])
+    return {**target, "boxes": target["boxes"] * scale.repeat(2), "map_scale": scale}  # type: ignore[dict-item]
+
+
+class CellRpnHead(RPNHead):
+    """torchvision's RPN head, its convolutions in bfloat16 where asked and its output in float32."""
+
+    bf16 = False
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness and box deltas per level."""
+        with torch.autocast(x[0].device.type, torch.bfloat16, enabled=self.bf16):
+            objectness, deltas = super().forward(x)
+        return [each.float() for each in objectness], [each.float() for each in deltas]
+
+
+class CellRCNN(MaskRCNN):
+    """torchvision's Mask R-CNN that trains on Targets, and returns detections in network pixels without pasting."""
+
+    bf16 = False
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Losses | list[Detections]:
+        """The five losses in training; else per image boxes (N, 4), labels, scores and masks (N, M, M)."""
+        batch, network_targets = self.transform(images, targets)
+        with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.backbone(batch.tensors)
+        features = {name: each.float() for name, each in features.items()}
+        proposals, rpn_losses = self.rpn(batch, features, network_targets)
+        detections, losses = self.roi_heads(features, proposals, batch.image_sizes, network_targets)
+        return {**losses, **rpn_losses} if self.training else detections
+
+
+def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
+    """The network of a config, with its weights loaded unless pretrained is False.
+
+    Raises ValueError where anchors do not fit the levels, or over `parameter_limit` trainable parameters.
+    """
+    backbone = build_backbone(config)
+    levels = config.levels
+    sizes = config.anchor_sizes or TORCHVISION_ANCHORS[:levels]
+    ratios = config.aspect_ratios or TORCHVISION_RATIOS
+    anchors = AnchorGenerator(by_level(sizes, levels), (tuple(ratios),) * levels)
+    model = CellRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=CellRpnHead(
+            config.fpn_channels, anchors.num_anchors_per_location()[0], 2 if config.backbone == "resnet50_v2" else 1
+        ),
+        rpn_pre_nms_top_n_train=config.rpn_pre_nms,
+        rpn_post_nms_top_n_train=config.rpn_post_nms,
+        rpn_nms_thresh=config.rpn_nms,
+        rpn_batch_size_per_image=config.rpn_batch,
+        rpn_positive_fraction=config.rpn_positive_fraction,
+        **_heads(config),
+    )
+    model.roi_heads = _cell_roi_heads(model, config)
+    model.transform = CellTransform(config, divisor=4 * 2 ** (levels - 1))
+    _refuse_too_many(model, config)
+    if pretrained:
+        log.info("weights: %s", load_pretrained(model, config))
+    return model
+
+
+def _heads(config: ModelConfig) -> dict[str, Any]:
+    """Box and mask branches, by the names of MaskRCNN's arguments."""
+    num_classes = config.num_cell_classes + 1
+    names = [str(level) for level in range(min(config.roi_levels, config.stages))]
+    channels, last = config.fpn_channels, config.mask_channels[-1]
+    deep = config.backbone == "resnet50_v2"
+    norm = nn.BatchNorm2d if deep else None
+    box_head: nn.Module = (
+        FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [config.box_head], norm_layer=norm)
+        if deep
+        else TwoMLPHead(channels * 49, config.box_head)
+    )
+    return {
+        "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
+        "box_head": box_head,
+        "box_predictor": FastRCNNPredictor(config.box_head, num_classes),
+        "mask_roi_pool": MultiScaleRoIAlign(names, output_size=config.mask_size // 2, sampling_ratio=2),
+        "mask_head": MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm),
+        "mask_predictor": MaskRCNNPredictor(last, last, num_classes),
+    }
+
+
+def _cell_roi_heads(model: MaskRCNN, config: ModelConfig) -> CellRoIHeads:
+    """Our RoI heads around the branches that the model holds."""
+    old = model.roi_heads
+    return CellRoIHeads(
+        old.box_roi_pool,
+        old.box_head,
+        old.box_predictor,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=config.roi_batch,
+        positive_fraction=config.roi_positive_fraction,
+        bbox_reg_weights=None,
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=100,
+        mask_roi_pool=old.mask_roi_pool,
+        mask_head=old.mask_head,
+        mask_predictor=old.mask_predictor,
+    )
+
+
+def set_operating_point(model: CellRCNN, config: PredictConfig) -> None:
+    """Make the model's inference thresholds and caps those of a PredictConfig."""
+    model.rpn._pre_nms_top_n["testing"] = config.proposals
+    model.rpn._post_nms_top_n["testing"] = config.proposals
+    model.roi_heads.score_thresh = config.score_threshold
+    model.roi_heads.nms_thresh = config.box_nms
+    model.roi_heads.detections_per_img = config.detections or 100
+
+
+def set_bf16(model: CellRCNN, on: bool) -> None:
+    """Run backbone and heads in bfloat16, or not; box decoding, losses and sigmoids stay in float32."""
+    model.bf16 = model.rpn.head.bf16 = model.roi_heads.bf16 = on
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+
+def _refuse_too_many(model: nn.Module, config: ModelConfig) -> None:
+    count = trainable_parameters(model)
+    if count > config.parameter_limit:
+        raise ValueError(
+            f"model: {count:,} trainable parameters, over the limit of {config.parameter_limit:,}; choose a smaller "
+            f"backbone, lower --model.trainable-stages, or raise --model.parameter-limit"
+        )
+
+
+def state_of(model: nn.Module) -> Mapping[str, Tensor]:
+    """The state_dict on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

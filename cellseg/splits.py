@@ -1,0 +1,93 @@
+"""Which images are held back for validation: whole groups, with every class on both sides where it can be.
+
+Letters: N images, G groups, C classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.cluster.vq import kmeans, vq, whiten
+
+from cellseg.codes import Array
+from cellseg.dataset import DataSet
+from cellseg.stain import tissue_density
+
+DRAWS = 400
+"""random orders of the groups that are tried"""
+FEWEST_CLUSTERED = 10
+"""images; fewer are not clustered by stain"""
+STARTS = 50
+"""of k-means, of which the best is taken; a single one depends on luck"""
+FAINT = 0.05
+"""optical density that is added before the logarithm, for white images"""
+
+
+def split(dataset: DataSet, fraction: float, seed: int, grouped: bool) -> tuple[list[int], list[int]]:
+    """Indices for training and for validation, both ascending; the same for the same seed.
+
+    Validation gets close to fraction of the images and of the cells of each class. With fraction 0, or one image, all
+    are for training; else neither side is empty. Raises ValueError for a fraction outside 0 <= fraction < 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"validation fraction: expected 0 <= fraction < 1, got {fraction}")
+    everything = list(range(len(dataset)))
+    if fraction == 0 or len(dataset) < 2:
+        return everything, []
+    groups = groups_of(dataset) if grouped else np.arange(len(dataset))
+    held = choose(groups, dataset.cell_counts, fraction, seed)
+    return [k for k in everything if not held[k]], [k for k in everything if held[k]]
+
+
+def groups_of(dataset: DataSet) -> Array:
+    """The group (N,) of each image, from 0: by source where sources tell images apart, else by stain, else its own."""
+    sources = [record.source for record in dataset.records]
+    if all(sources) and len(set(sources)) > 1:
+        return np.unique(sources, return_inverse=True)[1]
+    if len(dataset) >= FEWEST_CLUSTERED:
+        clusters = stain_clusters([tissue_density(dataset.image(k)) for k in range(len(dataset))])
+        if len(np.unique(clusters)) > 1:
+            return clusters
+    return np.arange(len(dataset))
+
+
+def stain_clusters(densities: Sequence[Array]) -> Array:
+    """A cluster (N,) for each image of like tissue_density (3,): sqrt(2 N) of them, but 2 to 12."""
+    features = np.log(np.stack(densities) + FAINT)  # twice the dye is the same step, weak or strong
+    features = features[:, features.std(axis=0) > 1e-6]  # what is the same everywhere cannot be scaled
+    if not features.shape[1]:
+        return np.zeros(len(densities), np.int64)
+    scaled = whiten(features)
+    count = int(np.clip(round(np.sqrt(2 * len(scaled))), 2, 12))
+    centres, _ = kmeans(scaled, count, iter=STARTS, rng=np.random.default_rng(0))
+    clusters: Array = vq(scaled, centres)[0]
+    return clusters
+
+
+def choose(groups: Array, cell_counts: Array, fraction: float, seed: int) -> Array:
+    """Which images (N,) bool are held back, in whole groups (N,), given their cells per class (N, C).
+
+    Of DRAWS random orders of the groups and every cut of each, the best: the smallest sum of the deviations from
+    fraction, of the images and of each class's cells, and of 1 for each class that a side lacks though two groups
+    have it.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    amounts = np.column_stack([np.ones(len(groups)), cell_counts])
+    per_group = np.zeros((len(names), amounts.shape[1]))  # (G, 1 + C)
+    np.add.at(per_group, members, amounts)
+    occurring = per_group.any(axis=0)
+    per_group = per_group[:, occurring]
+    total = per_group.sum(axis=0)
+    shared = (per_group > 0).sum(axis=0) > 1
+    rng = np.random.default_rng(seed)
+    best, held = np.inf, np.zeros(len(names), bool)
+    for _ in range(DRAWS):
+        order = rng.permutation(len(names))
+        sums = np.cumsum(per_group[order], axis=0)[:-1]  # (G - 1, 1 + C): neither side is empty
+        one_sided = (shared & ((sums == 0) | (sums == total))).sum(axis=1)
+        costs = np.abs(sums / total - fraction).sum(axis=1) + one_sided
+        cut = int(np.argmin(costs))
+        if costs[cut] < best:
+            best = costs[cut]
+            held = np.isin(np.arange(len(names)), order[: cut + 1])
+    kept: Array = held[members]
+    return kept

@@ -1,0 +1,76 @@
+"""Predict the test images with the last final training on this data, and write the checked submission."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from cellseg.command_line import user_errors_in_one_line
+from cellseg.data_folder import require_data
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the submission."""
+
+    data: Path = Path("data")
+    """folder with test_release/ and test_image_name_to_ids.json"""
+    recipe: Literal["demo", "reference", "best"] | None = None
+    """take the last training of this recipe; by default the last of any"""
+    seed: int | None = None
+    """take the last training with this seed; by default the last of any"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    checkpoint: Path | None = None
+    """the best.pt to use; by default that of the last final training on this data"""
+    runs: Path = Path("experiments/runs")
+    """where final_train.py left its checkpoints"""
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"
+    """colour order of the test files; auto takes that of the training data"""
+    out: Path = Path("submission.zip")
+    """the zip to write; test-results.json lies in it"""
+
+
+@user_errors_in_one_line
+def main() -> int:
+    """Predict and write; print what the submission holds."""
+    options = tyro.cli(Options, description=__doc__)
+    require_data(options.data)
+    from tqdm import tqdm
+
+    from cellseg.checkpoint import load_model
+    from cellseg.config import DatasetConfig
+    from cellseg.dataset import open_dataset, test_images
+    from cellseg.experiment import last_checkpoint
+    from cellseg.export import write_submission
+    from cellseg.images import read_image
+    from cellseg.predict import predict
+    from cellseg.train import device_of
+
+    path = options.checkpoint
+    if path is None:
+        digest = open_dataset(options.data, DatasetConfig()).digest
+        path = last_checkpoint(digest, options.runs, recipe=options.recipe, seed=options.seed)
+    images = test_images(options.data)
+    model, checkpoint = load_model(path, device_of(options.device))
+    order = checkpoint.plan.channel_order if options.channel_order == "auto" else options.channel_order
+    print(f"checkpoint {path} (epoch {checkpoint.epoch}), {len(images)} images, files read as {order}", file=sys.stderr)
+    shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
+    read = ((each.image_id, read_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
+    results = predict(model, read, checkpoint.config.predict)
+    listed = [
+        {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}
+        for each in images
+    ]
+    summary = write_submission(results, listed, options.out)
+    for name, count in zip(checkpoint.plan.class_names, summary.per_class.values(), strict=True):
+        print(f"{name:12} {count:7,} cells")
+    print(f"without any cell: {', '.join(summary.images_without_cells) or 'no image'}")
+    print(f"submission {options.out}: {summary.total:,} results, {summary.bytes / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

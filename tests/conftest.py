@@ -1,0 +1,92 @@
+"""A data set and a network so small that a training takes seconds."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
+from cellseg.dataset import DataSet, open_dataset
+
+PURPLE, PINK = (110, 60, 170), (235, 200, 225)
+PLAIN = AugmentConfig(
+    crop=0, zoom_jitter=1.0, flips=False, turns=False, color_jitter=0.0, stain_jitter=0.0, blur=0.0, noise=0.0
+)
+
+
+@pytest.fixture(scope="session")
+def plain() -> AugmentConfig:
+    """Views that show the whole image as it is."""
+    return PLAIN
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training images of 72 x 80 pixels with 8 square cells each; classes 1 and 2 in all, 3 and 4 in one."""
+    root = tmp_path_factory.mktemp("squares")
+    for number in range(4):
+        place = root / "train" / f"image{number}"
+        place.mkdir(parents=True)
+        label_maps = squares(number)
+        image = np.where(label_maps.any(axis=0)[:, :, None], PURPLE, PINK).astype(np.uint8)
+        tifffile.imwrite(place / "image.tif", image, photometric="rgb")
+        for label, label_map in enumerate(label_maps, start=1):
+            if label_map.any():
+                tifffile.imwrite(place / f"class{label}.tif", label_map.astype(np.float64), metadata=None)
+    return root
+
+
+def squares(number: int) -> np.ndarray:
+    """Label maps (4, 72, 80) of two rows of four squares of 12 pixels, a little further right in each image."""
+    label_maps = np.zeros((4, 72, 80), np.int32)
+    for cell in range(8):
+        y, x = 8 + 34 * (cell // 4), 2 * number + 20 * (cell % 4)
+        label = (3 if cell == 0 else 4 if cell == 1 else 1) if number == 3 and cell < 2 else 1 + cell % 2
+        label_maps[label - 1, y : y + 12, x : x + 12] = cell + 1
+    return label_maps
+
+
+@pytest.fixture(scope="session")
+def data(folder: Path) -> DataSet:
+    """The four images."""
+    return open_dataset(folder, DatasetConfig())
+
+
+@pytest.fixture(scope="session")
+def micro() -> ModelConfig:
+    """A network of 0.8 M parameters on strides 4 and 8."""
+    return ModelConfig(
+        backbone="resnet18",
+        stages=2,
+        weights="none",
+        extra_level=False,
+        fpn_channels=16,
+        box_head=16,
+        mask_channels=(8,),
+        anchor_sizes=(8.0, 16.0),
+        aspect_ratios=(1.0,),
+        rpn_pre_nms=60,
+        rpn_post_nms=40,
+        rpn_batch=32,
+        roi_batch=16,
+        roi_positive_fraction=0.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def run_config(micro: ModelConfig) -> RunConfig:
+    """Two epochs of two steps on crops of 64 pixels."""
+    return RunConfig(
+        recipe="demo",
+        device="cpu",
+        dataset=DatasetConfig(workers=0),
+        augment=AugmentConfig(crop=64, color_jitter=0.0, stain_jitter=0.0, blur=0.0, noise=0.0),
+        model=micro,
+        train=TrainConfig(learning_rate=1e-3, epochs=2, steps_per_epoch=2, batch=1),
+        predict=PredictConfig(zoom=1.0, tile=128, overlap=32, proposals=30, detections=10),
+    )

@@ -1,0 +1,129 @@
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cellseg import checkpoint
+from cellseg.checkpoint import Checkpoint, load, load_model, save
+from cellseg.fingerprint import Plan
+from cellseg.model import build_model, state_of
+
+PLAN = Plan(
+    digest="d1gest",
+    class_names=("round", "flat", "long", "odd"),
+    channel_order="bgr",
+    zoom=1.5,
+    crop=64,
+    anchor_sizes=(8.0, 16.0),
+    aspect_ratios=(1.0,),
+    detections=100,
+    median_side=20.5,
+    most_cells=7,
+)
+
+
+class Harmful:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def saved(run_config):
+    torch.manual_seed(0)
+    model = build_model(run_config.model)
+    return Checkpoint(state_of(model), run_config, PLAN, "abc123", 3, {"val/AP50": 0.25}, {"step": 6, "history": [{}]})
+
+
+def test_what_is_saved_is_loaded(saved, tmp_path):
+    path = tmp_path / "runs" / "best.pt"
+    save(saved, path)
+    found = load(path)
+    assert replace(found, model={}) == replace(saved, model={})
+    assert found.model.keys() == saved.model.keys()
+    assert all(torch.equal(found.model[name], each) for name, each in saved.model.items())
+    assert [each.name for each in path.parent.iterdir()] == ["best.pt"]
+
+
+def test_a_loaded_network_computes_the_same(saved, tmp_path):
+    save(saved, tmp_path / "best.pt")
+    model, found = load_model(tmp_path / "best.pt")
+    assert not model.training
+    assert found.plan == PLAN
+    same = build_model(saved.config.model)
+    same.load_state_dict(saved.model)
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    first, second = (each.eval()([image])[0]["scores"] for each in (model, same))
+    assert torch.equal(first, second)
+
+
+def test_pretrained_weights_are_not_fetched_to_be_overwritten(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_args, **_kwargs: pytest.fail("fetched"))
+    config = replace(saved.config, model=replace(saved.config.model, weights="imagenet"))
+    model = build_model(config.model, pretrained=False)
+    save(replace(saved, config=config, model=state_of(model)), tmp_path / "best.pt")
+    loaded, _ = load_model(tmp_path / "best.pt")
+    assert all(torch.equal(loaded.state_dict()[name], each) for name, each in model.state_dict().items())
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_alone(saved, tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save(saved, path)
+    before = path.read_bytes()
+
+    def full_disk(_content, file):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save(replace(saved, epoch=4), path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path):
+    torch.save({"format": 1, "model": {}, "config": Harmful(tmp_path / "harm")}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="expected a checkpoint of tensors and plain values") as caught:
+        load(tmp_path / "best.pt")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_off_file_is_refused_in_one_line(saved, tmp_path, share):
+    path = tmp_path / "best.pt"
+    save(saved, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(
+        ValueError, match=r"best\.pt: expected a checkpoint of tensors and plain values, got: ."
+    ) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_format_is_refused(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    save(saved, tmp_path / "best.pt")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="checkpoint format 2, this version reads up to 1; update cellseg"):
+        load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, [1]])
+def test_another_file_of_torch_save_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="expected a cellseg checkpoint, found another file"):
+        load(tmp_path / "other.pt")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"best\.pt: no such checkpoint; expected a best\.pt or last\.pt"):
+        load(tmp_path / "best.pt")

@@ -1,0 +1,120 @@
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cellseg.command_line import TrainingOptions, chosen_by_hand, parse_training, user_errors_in_one_line
+from cellseg.config import replaced
+from cellseg.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Options(TrainingOptions):
+    """Options of a script."""
+
+    trials: int = 10
+    """how many"""
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    def parse(*arguments):
+        monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
+        return parse_training(Options, "A script.")
+
+    return parse
+
+
+def left_with(main, capsys):
+    """Exit code, and what was printed to standard error."""
+    with pytest.raises(SystemExit) as caught:
+        user_errors_in_one_line(main)()
+    return caught.value.code, capsys.readouterr().err
+
+
+def test_without_a_recipe_the_defaults_are_those_of_best(parsed):
+    options = parsed()
+    assert options.config == RECIPES["best"]()
+    assert (options.data, options.weights, options.trials) == (Path("data"), None, 10)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_defaults_are_those_of_the_named_recipe(parsed, recipe):
+    assert parsed("--recipe", recipe).config == RECIPES[recipe]()
+    assert parsed(f"--recipe={recipe}", "--trials", "3").config == RECIPES[recipe]()
+
+
+def test_options_change_the_recipe_wherever_they_stand(parsed):
+    options = parsed("--train.epochs", "7", "--recipe", "demo", "--augment.no-flips", "--model.anchor-sizes", "4", "8")
+    changes = {"train.epochs": 7, "augment.flips": False, "model.anchor_sizes": [4, 8]}
+    assert options.config == replaced(RECIPES["demo"](), changes)
+    assert chosen_by_hand(options.config) == {**changes, "model.anchor_sizes": (4.0, 8.0)}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_is_chosen_by_hand_in_a_recipe(recipe):
+    assert chosen_by_hand(RECIPES[recipe]()) == {}
+
+
+def test_weights_is_short_for_the_model_s(parsed):
+    options = parsed("--recipe", "reference", "--weights", "none")
+    assert options.config.model.weights == "none"
+    assert chosen_by_hand(options.config) == {"model.weights": "none"}
+    assert parsed("--model.weights", "some.pt").config.model.weights == "some.pt"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--recipe", "fastest"), ("--recipe",), ("--trials", "many"), ("--no-such-option",), ("stray",)]
+)
+def test_wrong_options_leave_with_code_2(parsed, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        parsed(*arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError])
+def test_what_the_user_can_mend_is_said_in_one_line_with_code_2(capsys, error):
+    def main():
+        raise error("data/train: expected a folder, found a file")
+
+    assert left_with(main, capsys) == (2, "error: data/train: expected a folder, found a file\n")
+
+
+def test_other_errors_keep_their_traceback():
+    def main():
+        raise KeyError("our own mistake")
+
+    with pytest.raises(KeyError):
+        user_errors_in_one_line(main)()
+
+
+def test_someone_who_debugs_sees_the_traceback_of_any_error(monkeypatch):
+    monkeypatch.setattr(logging.Logger, "isEnabledFor", lambda _self, level: level >= logging.DEBUG)
+
+    def main():
+        raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        user_errors_in_one_line(main)()
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_the_code_is_what_the_main_function_returns(capsys, returned, code):
+    assert left_with(lambda: returned, capsys) == (code, "")
+
+
+def test_control_c_leaves_with_code_130(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert left_with(main, capsys) == (130, "stopped\n")
+
+
+def test_parsing_needs_nothing_heavy():
+    lines = "import sys, cellseg.command_line; print({'torch', 'mlflow', 'optuna', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,84 @@
+"""Every command that README.md and docs/ show is run, by this file or by the test that is named beside it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_scripts import ROOT, SMALL, run
+
+from cellseg.sample import write
+
+CHECKPOINT = ("--checkpoint", "demo/best.pt")
+ELSEWHERE = {
+    "make test": ".ci/run calls it",
+    "make demo": ".ci/run calls it",
+    "mlflow ui": "test_tracking.py reads the same store through a real server",
+    "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
+}
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    """A root in which the commands of the docs can run in any order: data, a winner, a training, a demo's files."""
+    folder = tmp_path_factory.mktemp("documented")
+    write(folder / "data", train=2, test=1)
+    write(folder / "demo/data", train=2, test=1)
+    run(folder, ROOT / "experiments/final_train.py", *SMALL, "--all-data", "--train.epochs", "1")
+    (best,) = folder.glob("experiments/runs/*/*/best.pt")
+    shutil.copy(best, folder / "demo/best.pt")
+    run(folder, ROOT / "experiments/submit.py", "--data", "demo/data", "--out", "demo/submission.zip", *CHECKPOINT)
+    return folder
+
+
+def commands():
+    """The lines of all sh blocks."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("command", sorted(set(commands()) - set(ELSEWHERE)))
+def test_a_command_of_the_docs_runs(command, documented):
+    """With a network and a schedule small enough for a test, and the sample in data/ and demo/data/."""
+    program, *arguments = command.split()
+    if program == "cellseg":
+        script, arguments = "cellseg", expanded(arguments, documented)
+    else:
+        assert program == "python"
+        script, arguments = ROOT / arguments[0], arguments[1:]
+        if script.name != "submit.py":
+            arguments += [each for pair in settings(script, arguments) for each in pair]
+    run(documented, script, *arguments)
+
+
+def expanded(arguments, folder):
+    """Arguments with the shell's stars resolved; a new folder for the sample, which refuses one that is in use."""
+    if arguments == ["sample", "data/"]:
+        return ["sample", "made/", "--train", "2", "--test", "1"]
+    return [
+        each for argument in arguments for each in (sorted(folder.glob(argument)) if "*" in argument else [argument])
+    ]
+
+
+def settings(script, arguments):
+    """The small settings as (flag, value), but for the flags that the command sets itself."""
+    small = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--train.epochs": "1", "--train.steps-per-epoch": "1"}
+    pairs = [*small.items(), ("--weights", "none")]
+    if script.name == "optuna_study.py":
+        pairs += [("--trials", "1"), ("--trial-epochs", "1")]
+    return [pair for pair in pairs if pair[0] not in arguments]
+
+
+def test_what_is_run_elsewhere_is_still_in_the_docs():
+    assert set(ELSEWHERE) <= set(commands())
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_files_that_the_docs_name_exist(path):
+    for name in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / name).exists(), name
+    for module in re.findall(r"`(?:cellseg/)?([a-z_]+\.py)`", path.read_text()):
+        assert list(Path(ROOT).glob(f"*/{module}")), module

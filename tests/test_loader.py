@@ -1,0 +1,144 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cellseg.loader import EpochBatches, TrainingViews, collate, forward_passes, training_loader
+
+
+def batches(config, weights, epoch=0, images=None):
+    sampler = EpochBatches(range(len(weights)) if images is None else images, np.asarray(weights, float), config)
+    sampler.epoch = epoch
+    return list(sampler)
+
+
+def with_train(config, **values):
+    return replace(config, train=replace(config.train, **values))
+
+
+def content(loader, epoch):
+    """The bytes of all batches of an epoch."""
+    loader.batch_sampler.epoch = epoch
+    return [
+        (batch.names, [each.numpy().tobytes() for each in batch.images], [t["ids"].tolist() for t in batch.targets])
+        for batch in loader
+    ]
+
+
+def test_workers_change_nothing(data, run_config):
+    config = with_train(run_config, steps_per_epoch=4, batch=2)
+    alone, beside = (
+        training_loader(data, range(4), np.ones(4), replace(config, dataset=replace(config.dataset, workers=workers)))
+        for workers in (0, 2)
+    )
+    for epoch in (0, 1, 0):
+        assert content(alone, epoch) == content(beside, epoch)
+    first, second = content(alone, 0), content(alone, 1)
+    views = [image for _, images, _ in first + second for image in images]
+    assert len(set(views)) == 16  # no view is seen twice, neither in two workers nor in two epochs
+
+
+def test_loading_draws_nothing_from_the_training_s_generator(data, run_config):
+    """Else a resumed training, which starts its workers anew, samples other anchors than an uninterrupted one."""
+    for workers in (0, 1):
+        config = replace(run_config, dataset=replace(run_config.dataset, workers=workers))
+        before = torch.get_rng_state()
+        content(training_loader(data, range(4), np.ones(4), config), 0)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_shows_other_views(data, run_config):
+    one, other = (training_loader(data, range(4), np.ones(4), replace(run_config, seed=seed)) for seed in (0, 1))
+    assert content(one, 0) != content(other, 0)
+
+
+def test_an_image_drawn_twice_in_an_epoch_is_seen_in_two_views(data, run_config):
+    views = TrainingViews(data, run_config)
+    assert not torch.equal(views[0, 0, 2][0], views[0, 1, 2][0])
+    assert torch.equal(views[0, 1, 2][0], views[0, 1, 2][0])
+
+
+def test_a_view_comes_with_the_target_of_its_window(data, run_config):
+    config = replace(run_config, augment=replace(run_config.augment, zoom_jitter=1.0))
+    image, cells, name = TrainingViews(data, config)[0, 0, 1]
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, 64, 64)
+    assert name == "image1"
+    for label, k, box in zip(cells["labels"], cells["ids"], cells["boxes"], strict=True):
+        ys, xs = torch.where(cells["label_maps"][label - 1] == k)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    assert torch.equal(image[0] < 200, cells["label_maps"].amax(dim=0) > 0)  # nuclei are dark
+
+
+def test_cells_under_the_minimum_area_are_left_out(data, run_config):
+    config = replace(run_config, dataset=replace(run_config.dataset, minimum_area=145))  # the cells have 144 pixels
+    _, cells, _ = TrainingViews(data, config)[0, 0, 0]
+    assert len(cells["ids"]) == 0
+    assert cells["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("images", [1, 5, 49, 98, 103])
+def test_every_image_is_shown_in_one_pass(run_config, images):
+    config = with_train(run_config, steps_per_epoch=0, batch=4)
+    shown = Counter(index for batch in batches(config, np.ones(images)) for _, _, index in batch)
+    assert set(shown) == set(range(images))
+    assert max(shown.values()) - min(shown.values()) <= max(1, 3 // images + 1)
+
+
+def test_batches_are_whole_and_name_epoch_and_draw(run_config):
+    config = with_train(run_config, steps_per_epoch=3, batch=4)
+    found = batches(config, np.ones(5), epoch=7)
+    assert [len(batch) for batch in found] == [4, 4, 4]
+    assert [key[:2] for batch in found for key in batch] == [(7, draw) for draw in range(12)]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(run_config):
+    config = with_train(run_config, steps_per_epoch=3, batch=4)
+    weights = np.ones(9)
+    orders = [
+        [index for batch in batches(replace(config, seed=seed), weights, epoch) for _, _, index in batch]
+        for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2] != orders[3] != orders[0]
+
+
+def test_images_are_shown_in_proportion_to_their_weights(run_config):
+    config = with_train(run_config, steps_per_epoch=10, batch=4)
+    shown = Counter(index for batch in batches(config, [1, 1, 2, 4]) for _, _, index in batch)
+    assert shown == {0: 5, 1: 5, 2: 10, 3: 20}
+
+
+def test_rare_draws_are_fair_over_the_epochs(run_config):
+    config = with_train(run_config, steps_per_epoch=1, batch=4)
+    shown = Counter(
+        index for epoch in range(400) for batch in batches(config, np.ones(16), epoch) for _, _, index in batch
+    )
+    assert min(shown.values()) > 60  # 100 expected, with a standard deviation of 9
+    assert len(shown) == 16
+
+
+def test_only_the_given_images_are_drawn(run_config):
+    config = with_train(run_config, steps_per_epoch=0, batch=3)
+    assert {index for batch in batches(config, np.ones(3), images=[2, 5, 11]) for _, _, index in batch} == {2, 5, 11}
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "accumulation", "steps", "passes"),
+    [(10, 4, 1, 0, 3), (10, 4, 2, 0, 4), (8, 4, 2, 0, 2), (10, 4, 3, 5, 15), (1, 4, 1, 0, 1)],
+)
+def test_an_epoch_is_one_pass_or_so_many_steps_times_the_accumulation(
+    run_config, images, batch, accumulation, steps, passes
+):
+    config = with_train(run_config, batch=batch, accumulation=accumulation, steps_per_epoch=steps)
+    assert forward_passes(images, config) == passes
+    assert len(batches(config, np.ones(images))) == passes
+
+
+def test_views_of_different_sizes_stay_unpadded():
+    views = [(torch.zeros(3, side, 9, dtype=torch.uint8), {}, str(side)) for side in (5, 7)]
+    batch = collate(views)
+    assert [each.shape for each in batch.images] == [(3, 5, 9), (3, 7, 9)]
+    assert batch.names == ["5", "7"]

@@ -1,0 +1,300 @@
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from cellseg.codes import decode
+from cellseg.config import PredictConfig
+from cellseg.model import build_model
+from cellseg.predict import Detections, detect, mask_certainty, predict, settled, tiles, to_results
+
+WHOLE = PredictConfig(zoom=1.0, tile=0, detections=1000, rescore=False)
+TILED = replace(WHOLE, tile=64, overlap=32)
+
+
+class SquareFinder(nn.Module):
+    """Finds the lit squares of an image by their red; their blue is the class, their red / 255 the score."""
+
+    def __init__(self, certainty=1.0):
+        super().__init__()
+        self.certainty = certainty
+        self.place = nn.Parameter(torch.zeros(1))
+        self.rpn = SimpleNamespace(_pre_nms_top_n={}, _post_nms_top_n={})
+        self.roi_heads = SimpleNamespace(score_thresh=0.0, nms_thresh=0.0, detections_per_img=0)
+        self.shapes = []
+
+    def forward(self, images):
+        (image,) = images
+        self.shapes.append(tuple(image.shape[1:]))
+        red, _, blue = image.numpy()
+        found = ndimage.find_objects(ndimage.label(red > 127)[0])
+        boxes = [[x.start, y.start, x.stop, y.stop] for y, x in found]
+        scores = [float(red[y, x].max()) / 255 for y, x in found]
+        order = np.argsort(scores)[::-1].copy()
+        return [
+            {
+                "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)[order],
+                "labels": torch.tensor([int(blue[y, x].max()) for y, x in found], dtype=torch.int64)[order],
+                "scores": torch.tensor(scores, dtype=torch.float32)[order],
+                "masks": torch.full((len(found), 28, 28), self.certainty),
+            }
+        ]
+
+
+def scene(*squares, size_hw=(100, 120)):
+    """An image of squares (y, x, side, class, red)."""
+    image = np.zeros((*size_hw, 3), np.uint8)
+    for y, x, side, label, red in squares:
+        image[y : y + side, x : x + side] = (red, 0, label)
+    return image
+
+
+def grid(size_hw=(170, 200)):
+    """An image full of squares of 12 pixels, 4 apart, each with its own red."""
+    places = [(y, x) for y in range(1, size_hw[0] - 12, 16) for x in range(2, size_hw[1] - 12, 16)]
+    assert len(places) < 128
+    return scene(*((y, x, 12, 1 + n % 4, 128 + n) for n, (y, x) in enumerate(places)), size_hw=size_hw), len(places)
+
+
+def found_in(image, config=WHOLE, image_id=1):
+    return predict(SquareFinder(), [(image_id, image)], config)
+
+
+def detections(*boxes, scores=None, masks=None, labels=None):
+    count = len(boxes)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(labels if labels else [1] * count, dtype=torch.int64),
+        torch.tensor(scores if scores else [0.9] * count),
+        torch.ones(count, 28, 28) if masks is None else masks,
+    )
+
+
+def test_a_result_has_the_fields_of_coco():
+    (result,) = found_in(scene((10, 20, 12, 3, 204)), image_id=17)
+    assert result.keys() == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    assert (result["image_id"], result["category_id"], result["bbox"]) == (17, 3, [20, 10, 12, 12])
+    assert result["score"] == pytest.approx(0.8)
+    assert result["segmentation"]["size"] == [100, 120]
+    assert isinstance(result["segmentation"]["counts"], str)
+    expected = np.zeros((100, 120), bool)
+    expected[10:22, 20:32] = True
+    assert np.array_equal(decode(result["segmentation"]), expected)
+
+
+def test_results_are_sorted_by_image_and_then_by_falling_score():
+    image = scene((10, 20, 12, 3, 150), (40, 20, 12, 1, 250), (70, 20, 12, 2, 200))
+    results = predict(SquareFinder(), [(9, image), (2, image)], WHOLE)
+    assert [(r["image_id"], r["category_id"]) for r in results] == [(2, 1), (2, 2), (2, 3), (9, 1), (9, 2), (9, 3)]
+
+
+def test_no_image_and_no_cell_give_no_result():
+    assert predict(SquareFinder(), [], WHOLE) == []
+    for config in (WHOLE, TILED):
+        assert found_in(scene(), config) == []
+
+
+@pytest.mark.parametrize("config", [WHOLE, replace(WHOLE, tile=64, overlap=60)])
+def test_at_zoom_2_the_same_pixels_are_found(config):
+    image = scene((10, 20, 12, 3, 204), (30, 60, 14, 1, 250), (88, 108, 12, 2, 230))
+    at_zoom_1, at_zoom_2 = found_in(image), found_in(image, replace(config, zoom=2.0))
+    assert at_zoom_2 == at_zoom_1
+    assert len(at_zoom_1) == 3
+
+
+def test_the_network_sees_the_zoomed_image():
+    model = SquareFinder()
+    detect(model, scene(), replace(WHOLE, zoom=0.5))
+    detect(model, scene(), replace(WHOLE, zoom=None))
+    detect(model, scene(), replace(WHOLE, short_side=50))
+    assert model.shapes == [(50, 60), (100, 120), (50, 60)]
+
+
+def test_in_tiles_the_same_cells_are_found_none_twice_and_none_missing():
+    image, count = grid()
+    whole = found_in(image)
+    model = SquareFinder()
+    tiled = predict(model, [(1, image)], TILED)
+    assert len(whole) == count
+    assert tiled == whole
+    assert set(model.shapes) == {(64, 64)}
+    assert len(model.shapes) == 5 * 6
+
+
+def test_a_cell_is_found_wherever_it_lies_among_the_tiles():
+    for x in range(0, 109, 3):
+        image = scene((x * 88 // 109, x, 11, 1, 200))
+        assert found_in(image, TILED) == found_in(image)
+
+
+def test_a_cell_on_a_seam_that_each_tile_sees_on_the_other_s_side_is_found_once():
+    class Unsure(SquareFinder):
+        def forward(self, images):
+            (found,) = super().forward(images)
+            shift = 0.6 if len(self.shapes) == 1 else -0.6
+            return [{**found, "boxes": found["boxes"] + torch.tensor([shift, 0, shift, 0])}]
+
+    image = scene((20, 42, 12, 1, 200), size_hw=(64, 96))  # centred on x = 48, the seam of 0..64 and 32..96
+    assert len(predict(Unsure(), [(1, image)], TILED)) == 1
+
+
+@pytest.mark.parametrize("length", [65, 96, 97, 128, 200, 1000])
+def test_tiles_cover_an_image_and_their_cores_too(length):
+    spans = [(rows, core[1], core[3]) for rows, _, core in tiles((length, 30), TILED)]
+    assert (spans[0][0].start, spans[-1][0].stop) == (0, length)
+    assert all(rows.stop - rows.start == 64 for rows, _, _ in spans)
+    assert all(a.stop - b.start >= 32 for (a, _, _), (b, _, _) in pairwise(spans))
+    for y in np.arange(0, length + 0.5, 0.5):
+        owners = [rows for rows, low, high in spans if low <= y < high]
+        assert 1 <= len(owners) <= 2
+        assert all(rows.start <= y <= rows.stop for rows in owners)
+
+
+def test_an_image_of_one_tile_is_not_cut():
+    (only,) = tiles((64, 64), TILED)
+    assert only[:2] == (slice(0, 64), slice(0, 64))
+
+
+@pytest.mark.parametrize("overlap", [64, 80])
+def test_tiles_that_overlap_by_all_of_their_side_are_refused(overlap):
+    with pytest.raises(ValueError, match=rf"predict\.overlap: expected less than predict\.tile, 64, got {overlap}"):
+        found_in(grid()[0], replace(TILED, overlap=overlap))
+
+
+@pytest.mark.parametrize("config", [WHOLE, TILED])
+def test_the_best_detections_are_kept_up_to_the_cap(config):
+    image, count = grid()
+    kept = found_in(image, replace(config, detections=10))
+    assert [round(r["score"] * 255) for r in kept] == list(range(127 + count, 117 + count, -1))
+
+
+def test_more_than_100_detections_survive():
+    assert len(found_in(grid()[0], replace(WHOLE, detections=None))) == grid()[1] > 100
+
+
+def test_the_operating_point_is_that_of_the_config():
+    model = SquareFinder()
+    detect(model.train(), scene(), PredictConfig(proposals=7, score_threshold=0.2, box_nms=0.3, detections=5))
+    assert (model.rpn._pre_nms_top_n["testing"], model.rpn._post_nms_top_n["testing"]) == (7, 7)
+    heads = model.roi_heads
+    assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_img) == (0.2, 0.3, 5)
+    assert not model.training
+
+
+def test_scores_are_multiplied_by_the_certainty_of_the_mask():
+    image = scene((10, 20, 12, 3, 255))
+    for rescore, score in ((True, 0.75), (False, 1.0)):
+        (result,) = predict(SquareFinder(0.75), [(1, image)], replace(WHOLE, rescore=rescore))
+        assert result["score"] == pytest.approx(score)
+
+
+def test_rescored_detections_are_sorted_anew():
+    class Uneven(SquareFinder):
+        def forward(self, images):
+            (found,) = super().forward(images)
+            found["masks"] = torch.stack([torch.full((28, 28), 0.6), torch.full((28, 28), 1.0)])
+            return [found]
+
+    image = scene((10, 20, 12, 1, 255), (50, 20, 12, 2, 200))
+    results = predict(Uneven(), [(1, image)], replace(WHOLE, rescore=True, detections=1))
+    assert [r["category_id"] for r in results] == [2]  # 200 / 255 > 0.6
+
+
+def test_the_certainty_is_the_mean_inside_the_mask():
+    masks = torch.zeros(3, 4, 4)
+    masks[0, :2] = 0.8
+    masks[0, 2:] = 0.4  # outside
+    masks[1] = 0.5  # not over the threshold
+    assert mask_certainty(masks, 0.5).tolist() == pytest.approx([0.8, 0, 0])
+
+
+def test_masks_without_a_pixel_are_dropped():
+    masks = torch.ones(3, 28, 28)
+    masks[1] = 0.4
+    found = detections((0, 0, 5, 5), (6, 6, 9, 9), (3.6, 3.6, 4.4, 4.4), masks=masks)  # the third misses all centres
+    assert [r["bbox"] for r in to_results(found, 1, (20, 20), WHOLE)] == [[0, 0, 5, 5]]
+
+
+def test_a_real_network_gives_the_same_results_twice(micro):
+    torch.manual_seed(0)
+    model = build_model(micro)
+    config = PredictConfig(zoom=1.5, tile=64, overlap=32, proposals=20, score_threshold=0.0, detections=15)
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    first, second = (predict(model, [(4, image)], config) for _ in range(2))
+    assert first == second
+    assert 0 < len(first) <= 15
+    scores = [result["score"] for result in first]
+    assert scores == sorted(scores, reverse=True)
+    for result in first:
+        x, y, width, height = result["bbox"]
+        assert 0 <= x <= x + width <= 70.01
+        assert 0 <= y <= y + height <= 60.01
+
+
+def result(score, label, y, x, height, width, size_hw=(20, 20)):
+    found = detections((x, y, x + width, y + height), scores=[score], labels=[label])
+    (only,) = to_results(found, 1, size_hw, WHOLE)
+    return only
+
+
+def test_the_higher_score_wins_a_pixel_also_across_classes():
+    low, high = result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)
+    for order in ([low, high], [high, low]):
+        label_maps, cells = settled(order, 4, (20, 20), WHOLE)
+        assert [cell["score"] for cell in cells] == pytest.approx([0.9, 0.6])
+        assert [(label_maps == k).sum() for k in (1, 2)] == [100, 75]
+        assert (label_maps[1] == 1).sum() == 100
+        assert (label_maps[0] == 2).sum() == 75
+        assert (label_maps > 0).sum(axis=0).max() == 1
+
+
+def test_redrawn_codes_are_the_cells_of_the_label_maps():
+    rng = np.random.default_rng(0)
+    results = [
+        result(*values)
+        for values in zip(
+            rng.uniform(0.5, 1, 60),
+            rng.integers(1, 5, 60),
+            *rng.integers(0, 15, (2, 60)),
+            *rng.integers(1, 6, (2, 60)),
+            strict=True,
+        )
+    ]
+    before = [dict(each) for each in results]
+    label_maps, cells = settled(results, 4, (20, 20), WHOLE)
+    assert results == before
+    assert label_maps.dtype == np.int32
+    assert label_maps.max() == len(cells) < 60  # some are covered wholly
+    for number, cell in enumerate(cells, start=1):
+        assert np.array_equal(decode(cell["segmentation"]), label_maps[cell["category_id"] - 1] == number)
+    assert [cell["score"] for cell in cells] == sorted((cell["score"] for cell in cells), reverse=True)
+
+
+def test_a_covered_cell_vanishes():
+    label_maps, cells = settled([result(0.6, 1, 4, 4, 3, 3), result(0.9, 2, 0, 0, 10, 10)], 4, (20, 20), WHOLE)
+    assert [cell["category_id"] for cell in cells] == [2]
+    assert np.unique(label_maps).tolist() == [0, 1]
+
+
+def test_cells_under_the_threshold_neither_appear_nor_cover():
+    config = replace(WHOLE, pq_threshold=0.75)
+    label_maps, cells = settled([result(0.75, 1, 0, 0, 5, 5), result(0.74, 2, 10, 10, 5, 5)], 4, (20, 20), config)
+    assert [cell["category_id"] for cell in cells] == [1]
+    assert not label_maps[1].any()
+
+
+def test_nothing_settles_to_empty_label_maps():
+    label_maps, cells = settled([], 3, (5, 7), WHOLE)
+    assert label_maps.shape == (3, 5, 7)
+    assert not label_maps.any()
+    assert cells == []
+
+
+def test_a_point_that_is_settled_stays_as_it_is():
+    _, once = settled([result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)], 4, (20, 20), WHOLE)
+    assert settled(once, 4, (20, 20), WHOLE)[1] == once

@@ -1,0 +1,207 @@
+"""Every script as a user runs it: real files, a real MLflow store, a network too small to be good."""
+
+import contextlib
+import io
+import json
+import runpy
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from cellseg.export import lint
+from cellseg.json_files import MEMBER, read_image_ids, read_results
+from cellseg.sample import write
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+SMALL = [
+    *("--recipe", "demo", "--augment.crop", "64", "--train.epochs", "2", "--train.steps-per-epoch", "2"),
+    *("--model.fpn-channels", "16", "--model.box-head", "16", "--model.mask-channels", "8", "--predict.zoom", "1"),
+    *("--predict.detections", "60", "--predict.proposals", "100"),
+]
+
+
+def run(folder, script, *arguments, code=0):
+    """What a script, or `cellseg`, printed; run in a folder as the project's root, within this process.
+
+    Loading torch and MLflow takes longer than all that these tests do with them.
+    """
+    said = io.StringIO()
+    saved = sys.argv, sys.path[:]
+    sys.argv = [str(script), *map(str, arguments)]
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            ended = exit_code(script)
+    finally:
+        sys.argv, sys.path[:] = saved
+    assert ended == code, said.getvalue()
+    return said.getvalue()
+
+
+def exit_code(script):
+    """The code that a script leaves with."""
+    try:
+        if script == "cellseg":
+            runpy.run_module("cellseg", run_name="__main__")
+        else:
+            sys.path.insert(0, str(script.parent))
+            runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def run_process(folder, *command, code=0):
+    """What a Python command printed, run in a folder as a process of its own."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A root with data/ where study, final training and submission have run, and what each printed."""
+    folder = tmp_path_factory.mktemp("project")
+    write(folder / "data", train=4, test=2)
+    printed = {
+        "study": run(folder, ROOT / "search/optuna_study.py", *SMALL, "--trials", "4", "--trial-epochs", "1"),
+        "train": run(folder, ROOT / "experiments/final_train.py", *SMALL),
+        "submit": run(folder, ROOT / "experiments/submit.py"),
+    }
+    return folder, printed
+
+
+@pytest.fixture(scope="module")
+def store(project):
+    return MlflowClient(f"sqlite:///{project[0] / 'mlflow.db'}")
+
+
+def runs_of(store, experiment):
+    return store.search_runs([store.get_experiment_by_name(experiment).experiment_id])
+
+
+def test_the_study_tries_the_known_anchor_sets_first_and_leaves_a_winner(project):
+    folder, printed = project
+    (path,) = (folder / "search/results").glob("*/best.json")
+    winner = json.loads(path.read_text())
+    assert winner["recipe"] == "demo"
+    assert set(winner["overrides"]) == {
+        "model.anchor_sizes",
+        "model.aspect_ratios",
+        "train.learning_rate",
+        "train.warmup_fraction",
+    }
+    assert "4 trials" in printed["study"]
+
+
+def test_trials_are_children_of_the_study_and_hopeless_anchors_are_never_trained(project, store):
+    runs = runs_of(store, "cellseg-search")
+    (parent,) = (each for each in runs if each.data.tags.get("kind") == "study")
+    children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    assert 1 <= len(children) < 4  # the reference's set misses the sample's nuclei
+    assert "history.png" in {Path(each.path).name for each in store.list_artifacts(parent.info.run_id, "study")}
+
+
+def test_the_final_run_holds_losses_figures_pictures_and_the_checkpoint(project, store):
+    (final,) = runs_of(store, "cellseg-final")
+    assert final.info.status == "FINISHED"
+    losses = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+    assert {f"train/{name}" for name in losses} <= set(final.data.metrics)
+    assert {"val/AP50", "val/AP_uncapped", "best/AP50", "train/learning_rate", "train/grad_norm"} <= set(
+        final.data.metrics
+    )
+    assert [each.step for each in store.get_metric_history(final.info.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert [each.step for each in store.get_metric_history(final.info.run_id, "val/AP50")] == [2, 4]
+    assert final.data.tags["study"].startswith("demo-")
+    assert {"digest", "git.commit", "git.dirty"} <= set(final.data.tags)
+    found = {each.path for each in store.list_artifacts(final.info.run_id)}
+    assert {"config.json", "plan.json", "checkpoints", "curves", "images"} <= found
+
+
+def test_the_winner_is_trained_unless_a_field_is_set_by_hand(project):
+    folder, printed = project
+    assert "trial" in printed["train"]
+    winner = json.loads(next((folder / "search/results").glob("*/best.json")).read_text())
+    (path,) = (folder / "experiments/runs").glob("*/*/run.json")
+    config = json.loads(path.read_text())["config"]
+    assert config["model"]["anchor_sizes"] == winner["overrides"]["model.anchor_sizes"]
+    assert config["train"]["epochs"] == 2  # by hand
+
+
+def test_the_submission_passes_its_own_lint(project):
+    folder, printed = project
+    with zipfile.ZipFile(folder / "submission.zip") as archive:
+        assert archive.namelist() == [MEMBER]
+    images = read_image_ids(folder / "data/test_image_name_to_ids.json")
+    assert lint(read_results(folder / "submission.zip"), images) == []
+    assert "submission.zip" in printed["submit"]
+    assert "no problem" in run(folder, "cellseg", "lint", "submission.zip", "data/test_image_name_to_ids.json")
+
+
+def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(project):
+    folder, _ = project
+    again = run(folder, ROOT / "search/optuna_study.py", *SMALL, "--trials", "4", "--trial-epochs", "1")
+    assert "4 trials" in again
+    name = next((folder / "search/results").iterdir()).name
+    write(folder / "other", train=2, test=0, seed=5)
+    refused = run(folder, ROOT / "search/optuna_study.py", *SMALL, "--data", "other", "--study", name, code=2)
+    assert "choose another name" in refused
+
+
+def test_a_winner_or_checkpoint_of_other_data_is_not_picked_up(project):
+    folder, _ = project
+    if not (folder / "third").exists():
+        write(folder / "third", train=2, test=1, seed=6)
+    assert "final_train.py" in run(folder, ROOT / "experiments/submit.py", "--data", "third", code=2)
+
+
+def test_the_commands_without_a_flag_name_what_is_missing_and_the_two_ways_on(tmp_path):
+    for script in ("search/optuna_study.py", "experiments/final_train.py", "experiments/submit.py"):
+        said = run_process(tmp_path, ROOT / script, code=2)
+        assert "data" in said
+        assert "cellseg sample data/" in said
+        assert "Traceback" not in said
+
+
+def test_a_run_that_is_resumed_is_completed_and_not_doubled(project, store):
+    folder, _ = project
+    (final,) = runs_of(store, "cellseg-final")
+    run(folder, ROOT / "experiments/final_train.py", *SMALL, "--resume", final.info.run_id)
+    assert [each.step for each in store.get_metric_history(final.info.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert store.get_run(final.info.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("script", ["search/optuna_study.py", "experiments/final_train.py", "experiments/submit.py"])
+def test_help_loads_nothing_heavy(script):
+    program = (
+        f"import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        f"except SystemExit as end: assert end.code == 0\n"
+        f"print(sorted({{'torch', 'mlflow', 'optuna', 'cv2', 'matplotlib'}} & set(sys.modules)))"
+    )
+    assert run_process(ROOT, "-c", program).rstrip().endswith("[]")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+def test_the_genuine_image_is_inspected_and_trained_on(tmp_path):
+    found = json.loads(run(tmp_path, "cellseg", "inspect", SHARED / "hw3_sample", "--json"))
+    assert found["cells_per_class"] == {"class1": 2, "class2": 159, "class3": 0, "class4": 0}
+    assert found["channel_order"] == "bgr"
+    assert found["best_possible_recall"]["fitted"] > 0.9
+    run(tmp_path, ROOT / "experiments/final_train.py", *SMALL, "--data", SHARED / "hw3_sample", "--all-data")
+    assert list(tmp_path.glob("experiments/runs/*/*/best.pt"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+def test_consep_is_trained_validated_and_submitted(tmp_path):
+    few = ["--data", SHARED / "consep", "--predict.detections", "20", "--dataset.validation-fraction", "0.1"]
+    run(tmp_path, ROOT / "experiments/final_train.py", *SMALL, *few, "--train.epochs", "1")
+    run(tmp_path, ROOT / "experiments/submit.py", "--data", SHARED / "consep", "--out", "consep.zip")
+    images = read_image_ids(SHARED / "consep/test_image_name_to_ids.json")
+    assert len(images) == 9
+    assert lint(read_results(tmp_path / "consep.zip"), images) == []

@@ -1,0 +1,331 @@
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Run as Logged
+
+from cellseg import git, tracking
+from cellseg.tracking import Run
+
+IMAGE = np.full((4, 6, 3), 200, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a root") / "with spaces"
+
+
+@pytest.fixture
+def client(root: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def booting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a server that comes up while the other tests run."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}", folder
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers are processes too
+        process.wait()
+
+
+@pytest.fixture
+def server(booting_server: tuple[str, Path]) -> tuple[str, Path]:
+    url, folder = booting_server
+    until = time.monotonic() + 90
+    while not healthy(url):
+        assert time.monotonic() < until, (folder / "log").read_text()
+        time.sleep(0.1)
+    return url, folder
+
+
+def healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def started(root: Path, **changes: Any) -> AbstractContextManager[Run]:
+    settings: dict[str, Any] = {
+        "params": {"train.batch": 4},
+        "config": {"seed": 1},
+        "tags": {"digest": "d1"},
+        "system_metrics": False,
+    }
+    return tracking.start("cells", "first", root=root, **(settings | changes))
+
+
+def logged(client: MlflowClient, run: Run) -> Logged:
+    return client.get_run(run.id)
+
+
+def steps(client: MlflowClient, run: Run, name: str) -> list[int]:
+    return sorted(metric.step for metric in client.get_metric_history(run.id, name))
+
+
+def files(root: Path, run: Run) -> set[str]:
+    folder = root / "mlruns" / "cells" / run.id / "artifacts"
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_keeps_metrics_parameters_tags_and_name(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({"train/loss": 2.5}, 1)
+        run.metrics({"train/loss": 1.5}, 2)
+        run.tag("note", "short")
+    found = logged(client, run)
+    assert found.data.metrics == {"train/loss": 1.5}
+    assert steps(client, run, "train/loss") == [1, 2]
+    assert found.data.params == {"train.batch": "4"}
+    assert found.data.tags["digest"] == "d1"
+    assert found.data.tags["note"] == "short"
+    assert found.info.run_name == "first"
+    assert found.info.status == "FINISHED"
+
+
+def test_artifacts_lie_under_mlruns_and_the_experiment(root: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.pt"
+    checkpoint.write_bytes(b"weights")
+    with started(root) as run:
+        run.artifact(checkpoint, "checkpoints")
+        run.json({"zoom": 1.5}, "plan.json")
+        run.figure(Figure(), "curves/epoch-001.png")
+    assert files(root, run) == {"config.json", "checkpoints/best.pt", "plan.json", "curves/epoch-001.png"}
+
+
+def test_an_image_is_kept_with_its_key_and_step(root: Path) -> None:
+    with started(root) as run:
+        run.image(IMAGE, "validation/slide (2)", 7)
+    names = [name for name in files(root, run) if name.endswith(".png")]
+    assert len(names) == 1
+    assert names[0].startswith("images/validation~slide _2_+step+7+")
+
+
+def test_an_artifact_that_is_not_there_is_named(root: Path, tmp_path: Path) -> None:
+    with started(root) as run, pytest.raises(FileNotFoundError, match=r"lost\.pt"):
+        run.artifact(tmp_path / "lost.pt")
+
+
+def test_more_figures_than_one_batch_holds_all_arrive(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({f"m{k}": 0.0 for k in range(2001)}, 1)
+    assert len(logged(client, run).data.metrics) == 2001
+
+
+def test_more_parameters_than_one_batch_holds_all_arrive_and_long_ones_are_cut(
+    root: Path, client: MlflowClient
+) -> None:
+    with started(root, params={f"p{k}": k for k in range(101)} | {"long": "x" * 7000}) as run:
+        pass
+    params = logged(client, run).data.params
+    assert len(params) == 102
+    assert params["long"] == "x" * 6000
+
+
+def test_figures_are_sent_while_the_run_goes_on(
+    root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 3600.0)
+    with started(root) as run:
+        run.metrics({"a": 1.0}, 1)
+        assert not logged(client, run).data.metrics  # one value waits for others
+        run.flush()
+        assert logged(client, run).data.metrics == {"a": 1.0}
+        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+        run.metrics({"a": 2.0}, 2)
+        assert logged(client, run).data.metrics == {"a": 2.0}
+
+
+def test_figures_that_are_not_finite_are_left_out(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({"a": float("nan"), "b": float("inf"), "c": 1.0}, 1)
+    assert logged(client, run).data.metrics == {"c": 1.0}
+
+
+def test_a_class_name_with_odd_characters_is_logged(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({"val/AP50/T cell (CD8+)": 0.5}, 1)
+    assert logged(client, run).data.metrics == {"val/AP50/T cell _CD8__": 0.5}
+
+
+def fail(root: Path, runs: list[Run], error: BaseException, **changes: Any) -> None:
+    with started(root, **changes) as run:
+        runs.append(run)
+        run.metrics({"train/loss": 1.0}, 1)
+        time.sleep(0.4 if changes else 0.0)
+        raise error
+
+
+def test_an_exception_ends_the_run_failed_with_what_was_logged(root: Path, client: MlflowClient) -> None:
+    runs: list[Run] = []
+    with pytest.raises(RuntimeError, match="CUDA"):
+        fail(root, runs, RuntimeError("out of\nCUDA memory"))
+    found = logged(client, runs[0])
+    assert found.info.status == "FAILED"
+    assert found.data.tags["failure"] == "RuntimeError: out of CUDA memory"
+    assert found.data.metrics == {"train/loss": 1.0}
+
+
+def test_an_interruption_ends_the_run_killed(root: Path, client: MlflowClient) -> None:
+    runs: list[Run] = []
+    with pytest.raises(KeyboardInterrupt):
+        fail(root, runs, KeyboardInterrupt())
+    found = logged(client, runs[0])
+    assert found.info.status == "KILLED"
+    assert found.data.metrics == {"train/loss": 1.0}
+    assert not {"pruned", "failure"} & set(found.data.tags)
+
+
+def test_a_pruned_trial_ends_killed_with_its_reason(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.end_as("KILLED", "AP50 0.1 is under the median")
+    found = logged(client, run)
+    assert found.info.status == "KILLED"
+    assert found.data.tags["pruned"] == "AP50 0.1 is under the median"
+
+
+def test_a_resumed_run_logs_no_step_twice_and_forgets_its_failure(root: Path, client: MlflowClient) -> None:
+    runs: list[Run] = []
+    with pytest.raises(RuntimeError):
+        fail(root, runs, RuntimeError("power cut"))
+    with started(root, run_id=runs[0].id, params={"train.batch": 8}, tags={"digest": "d2"}) as run:
+        assert logged(client, run).info.status == "RUNNING"
+        for step in (1, 2, 3):
+            run.metrics({"train/loss": 1.0 / step, "val/AP50": 0.1}, step)
+    found = logged(client, run)
+    assert run.id == runs[0].id
+    assert steps(client, run, "train/loss") == [1, 2, 3]
+    assert steps(client, run, "val/AP50") == [1, 2, 3]
+    assert found.info.status == "FINISHED"
+    assert "failure" not in found.data.tags
+    assert found.data.tags["digest"] == "d2"
+    assert found.data.params == {"train.batch": "4"}
+
+
+def test_a_run_that_the_store_lacks_cannot_be_resumed(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"run beef: not in sqlite.*MLFLOW_TRACKING_URI"), started(root, run_id="beef"):
+        pass
+
+
+def test_children_are_found_under_their_parent_which_stays_open(root: Path, client: MlflowClient) -> None:
+    with started(root) as study:
+        with started(root, parent=study.id) as trial:
+            trial.metrics({"a": 1.0}, 1)
+        study.metrics({"b": 2.0}, 1)
+    experiment = logged(client, study).info.experiment_id
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{study.id}'")
+    assert [child.info.run_id for child in children] == [trial.id]
+    assert logged(client, study).data.metrics == {"b": 2.0}
+
+
+def test_the_newest_run_with_all_tags_is_found(root: Path) -> None:
+    with started(root, tags={"study": "Ann's", "kind": "study"}):
+        pass
+    time.sleep(0.002)  # MLflow counts milliseconds
+    with started(root, tags={"study": "Ann's", "kind": "study"}) as second:
+        pass
+    with started(root, tags={"study": "Ann's", "kind": "trial"}):
+        pass
+    assert tracking.find_run("cells", {"study": "Ann's", "kind": "study"}, root=root) == second.id
+    assert tracking.find_run("cells", {"study": "Bob's"}, root=root) is None
+    assert tracking.find_run("never used", {}, root=root) is None
+
+
+def test_the_use_of_the_machine_is_logged_until_the_run_fails(
+    root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    runs: list[Run] = []
+    with pytest.raises(RuntimeError):
+        fail(root, runs, RuntimeError(), system_metrics=True)
+    assert "system/cpu_utilization_percentage" in logged(client, runs[0]).data.metrics
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_mlflow_reports_nothing_home() -> None:
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_every_run_is_tagged_with_its_commit(root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "c0ffee", "status": " M cellseg/train.py"}
+    monkeypatch.setattr(git, "_git", lambda folder, command, *rest: answers[command])
+    with started(root) as run:
+        pass
+    tags = logged(client, run).data.tags
+    assert (tags["git.commit"], tags["git.dirty"], tags["mlflow.source.git.commit"]) == ("c0ffee", "true", "c0ffee")
+
+
+def log_one(root: Path, gate: Any, number: int) -> None:
+    gate.wait(120)
+    with started(root) as run:
+        run.metrics({"number": number}, 1)
+
+
+def test_four_processes_may_start_at_once_in_an_empty_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cellseg.tracking", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"])
+    gate = context.Barrier(4)
+    workers = [context.Process(target=log_one, args=(tmp_path, gate, number)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("cells")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.metrics["number"] for run in runs) == [0, 1, 2, 3]
+
+
+def test_a_server_is_used_where_one_is_set(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    with started(tmp_path, system_metrics=True) as run:
+        run.metrics({"train/loss": 1.0}, 1)
+        run.image(IMAGE, "validation/a", 1)
+        run.end_as("KILLED", "slow")
+    with started(tmp_path, run_id=run.id) as run:
+        run.metrics({"train/loss": 1.0}, 1)
+        run.metrics({"train/loss": 0.5}, 2)
+    client = MlflowClient(url)
+    assert logged(client, run).info.status == "FINISHED"
+    assert steps(client, run, "train/loss") == [1, 2]
+    assert {item.path for item in client.list_artifacts(run.id)} == {"config.json", "images"}
+    assert len(list((folder / "kept").rglob("config.json"))) == 1
+    assert tracking.find_run("cells", {"digest": "d1"}, root=tmp_path) == run.id
+    assert not list(tmp_path.iterdir())

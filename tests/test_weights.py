@@ -1,0 +1,188 @@
+import logging
+import os
+import pickle
+from dataclasses import replace
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models import convnext_tiny, resnet18
+
+from cellseg.backbones import build_backbone
+from cellseg.config import ModelConfig
+from cellseg.model import build_model
+from cellseg.weights import load_pretrained, read_state
+
+ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+
+
+class Harmful:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The file of a ResNet-18 classifier whose numbers are all 0.5."""
+    path = tmp_path_factory.mktemp("weights") / "classifier.pt"
+    state = {name: each.clone() for name, each in resnet18().state_dict().items()}
+    torch.save({k: torch.full_like(v, 0.5) if v.is_floating_point() else v for k, v in state.items()}, path)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """torch's folder for weights, empty, on a machine without a network."""
+
+    def unreachable(url, *_args, **_kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def test_a_classifier_s_file_fills_the_body_and_nothing_else(micro, classifier):
+    torch.manual_seed(0)
+    before = build_model(micro, pretrained=False).state_dict()
+    torch.manual_seed(0)
+    model = build_model(replace(micro, weights=str(classifier), norm="batch"))
+    for name, value in model.state_dict().items():
+        if name.startswith("backbone.body.") and "num_batches" not in name:
+            assert (value == 0.5).all(), name
+        else:
+            assert torch.equal(value, before[name]), name
+
+
+def test_the_report_counts_what_was_loaded_and_names_what_was_not(micro, classifier):
+    config = replace(micro, weights=str(classifier))
+    model = build_model(config, pretrained=False)
+    report = load_pretrained(model, config)
+    names = list(model.state_dict())
+    body = sum(name.startswith("backbone.body.") for name in names)
+    assert f"{classifier}: {body} of {len(names)} tensors loaded; initialised at random: " in report
+    assert "backbone.fpn.inner_blocks.0.0" in report
+    assert "roi_heads.mask_predictor.mask_fcn_logits" in report
+    assert "backbone.body" not in report
+
+
+def test_a_convnext_classifier_s_file_fills_the_body(tmp_path):
+    path = tmp_path / "convnext.pt"
+    with torch.device("meta"):
+        names = convnext_tiny().state_dict()
+    used = {name: each for name, each in names.items() if name.startswith(tuple(f"features.{k}." for k in range(4)))}
+    torch.save({name: torch.full(each.shape, 0.5) for name, each in used.items()}, path)
+    config = ModelConfig(backbone="convnext_tiny", stages=2, extra_level=False, fpn_channels=8, weights=str(path))
+    model = torch.nn.Module()
+    model.backbone = build_backbone(config)
+    load_pretrained(model, config)
+    assert all((each == 0.5).all() for each in model.backbone.body.state_dict().values())
+
+
+def test_a_network_s_own_file_fills_all_but_other_classes(micro, tmp_path):
+    source = build_model(replace(micro, num_cell_classes=2))
+    torch.save({"model": source.state_dict(), "epoch": 3}, tmp_path / "own.pt")
+    config = replace(micro, weights=str(tmp_path / "own.pt"), norm="batch")
+    model = build_model(config, pretrained=False)
+    assert "box_predictor.cls_score" in load_pretrained(model, config)
+    differing = [name for name, each in source.state_dict().items() if model.state_dict()[name].shape != each.shape]
+    assert {name.split(".")[-2] for name in differing} == {"cls_score", "bbox_pred", "mask_fcn_logits"}
+    for name, value in model.state_dict().items():
+        assert name in differing or torch.equal(value, source.state_dict()[name])
+
+
+def test_another_number_of_anchors_leaves_the_rpn_s_predictor_at_random_and_says_so(micro, tmp_path):
+    torch.save(build_model(micro).state_dict(), tmp_path / "own.pt")
+    config = replace(micro, weights=str(tmp_path / "own.pt"), aspect_ratios=(0.5, 1.0, 2.0))
+    report = load_pretrained(build_model(config, pretrained=False), config)
+    assert report.endswith("initialised at random: rpn.head.bbox_pred, rpn.head.cls_logits")
+
+
+def test_what_was_loaded_is_logged(micro, caplog):
+    caplog.set_level(logging.INFO, "cellseg")
+    build_model(micro)
+    assert caplog.messages == ["weights: none; all layers initialised at random"]
+
+
+def test_weights_of_which_nothing_fits_are_refused(micro, tmp_path):
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="none of its 1 tensors fits resnet18"):
+        build_model(replace(micro, weights=str(tmp_path / "other.pt")))
+
+
+def test_a_missing_file_is_named(micro):
+    with pytest.raises(FileNotFoundError, match=r"--weights gone\.pt: no such file; expected coco, imagenet, none"):
+        build_model(replace(micro, weights="gone.pt"))
+
+
+def test_coco_weights_of_a_backbone_that_has_none_are_refused(micro):
+    with pytest.raises(ValueError, match="torchvision has them for resnet50, resnet50_v2, not for resnet18"):
+        build_model(replace(micro, weights="coco"))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_pickled_objects_are_refused_and_not_run(tmp_path, write):
+    path = tmp_path / "harmful.pt"
+    write({"conv1.weight": Harmful(tmp_path / "harm")}, path)
+    with pytest.raises(ValueError, match=r"harmful\.pt: expected a file of tensors") as caught:
+        read_state(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"some text\nin lines", b"PK\x03\x04 half a zip"])
+def test_a_broken_file_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "broken.pt"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"broken\.pt: expected a file of tensors saved by torch\.save, got: ."
+    ) as caught:
+        read_state(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": [1]}, {"weight": 3}])
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="expected a state_dict of tensors, or one under the key 'model'"):
+        read_state(tmp_path / "list.pt")
+
+
+def test_without_a_network_the_message_tells_address_place_and_way_out(micro, cache):
+    with pytest.raises(FileNotFoundError) as caught:
+        build_model(replace(micro, weights="imagenet"))
+    for part in (ADDRESS, "no route to host", str(cache / "resnet18-f37072fd.pth"), "--weights none"):
+        assert part in str(caught.value)
+
+
+def test_a_file_put_into_the_cache_is_used_without_a_network(micro, cache, classifier):
+    cache.mkdir(parents=True)
+    (cache / "resnet18-f37072fd.pth").write_bytes(classifier.read_bytes())
+    model = build_model(replace(micro, weights="imagenet"))
+    assert (model.backbone.body.conv1.weight == 0.5).all()
+
+
+def test_half_a_file_in_the_cache_is_named(micro, cache, classifier):
+    cache.mkdir(parents=True)
+    (cache / "resnet18-f37072fd.pth").write_bytes(classifier.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"resnet18-f37072fd\.pth: expected a file of tensors"):
+        build_model(replace(micro, weights="imagenet"))
+
+
+def test_a_download_with_another_hash_is_refused(micro, cache, classifier, monkeypatch):
+    asked = []
+
+    def wrong_content(url, path, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        raise RuntimeError('invalid hash value (expected "f37072fd", got "0123")')
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", wrong_content)
+    with pytest.raises(FileNotFoundError, match="invalid hash value"):
+        build_model(replace(micro, weights="imagenet"))
+    assert asked == [(ADDRESS, "f37072fd")]
