@@ -73,7 +73,8 @@ def norm_of(config: ModelConfig) -> str:
 def _norm(config: ModelConfig) -> Norm:
     norms: dict[str, Norm] = {
         "batch": nn.BatchNorm2d,
-        "frozen": FrozenBatchNorm2d,
+        # torchvision runs the first COCO weights without the epsilon, as they were trained
+        "frozen": partial(FrozenBatchNorm2d, eps=0.0 if config.weights == "coco" else 1e-5),
         "group": partial(nn.GroupNorm, 32),
     }
     return norms[norm_of(config)]

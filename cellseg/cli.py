@@ -76,10 +76,10 @@ class Predict:
         from tqdm import tqdm
 
         from cellseg.checkpoint import load_model
+        from cellseg.device import device_of
         from cellseg.images import read_image
         from cellseg.json_files import write_json
         from cellseg.predict import predict, settled
-        from cellseg.train import device_of
 
         model, checkpoint = load_model(self.checkpoint, device_of(self.device))
         config = checkpoint.config

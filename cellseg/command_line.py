@@ -51,7 +51,7 @@ def chosen_by_hand(config: RunConfig) -> dict[str, Any]:
 
 
 def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None]:
-    """The main function, leaving with code 2 and one message where input or options are wrong, 130 on Ctrl-C."""
+    """The main function, leaving with code 2 and one message where the user can mend it, 130 on Ctrl-C."""
 
     @functools.wraps(main)
     def guarded() -> None:
@@ -59,9 +59,7 @@ def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None
         logging.getLogger("cellseg").setLevel(logging.INFO)
         try:
             sys.exit(main() or 0)
-        except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
-            if logging.getLogger("cellseg").isEnabledFor(logging.DEBUG):
-                raise
+        except (ValueError, FloatingPointError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:

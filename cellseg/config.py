@@ -185,6 +185,12 @@ class PredictConfig:
     pq_threshold: float = 0.5
     """score below which a cell is not drawn at the pq operating point"""
 
+    def __post_init__(self) -> None:
+        if self.tile and self.overlap >= self.tile:
+            raise ValueError(
+                f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"
+            )
+
     def scale_of(self, size_hw: Sequence[int]) -> float:
         """Network pixels per pixel of an image of this size."""
         if self.short_side:

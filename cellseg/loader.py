@@ -15,6 +15,7 @@ from cellseg.augment import random_view
 from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.dataset import DataSet
+from cellseg.images import recolored
 from cellseg.label_maps import Target, target
 
 
@@ -40,6 +41,7 @@ class TrainingViews(Dataset[tuple[Tensor, Target, str]]):
         seed = np.random.SeedSequence([self.config.seed, epoch, draw, index])
         scale = self.config.predict.scale_of(image.shape[:2])
         view, window = random_view(image, self.data.label_maps(index), self.config.augment, scale, seed)
+        view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
         return pixels, target(window, self.config.dataset.minimum_area), self.data.records[index].name
 

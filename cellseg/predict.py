@@ -131,8 +131,6 @@ def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int, float, 
     """Start, end and core of evenly spread tiles along one side."""
     if not tile or length <= tile:
         return [(0, length, -1.0, length + 1.0)]
-    if overlap >= tile:
-        raise ValueError(f"predict.overlap: expected less than predict.tile, {tile}, got {overlap}; lower it")
     count = -(-(length - overlap) // (tile - overlap))
     starts = [round(k * (length - tile) / (count - 1)) for k in range(count)]
     seams = [-1.0, *((a + tile + b) / 2 for a, b in pairwise(starts)), length + 1.0]

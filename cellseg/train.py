@@ -14,11 +14,13 @@ from cellseg import checkpoint
 from cellseg.checkpoint import Checkpoint
 from cellseg.config import RunConfig, TrainConfig, to_dict
 from cellseg.dataset import DataSet
+from cellseg.device import device_of
 from cellseg.evaluate import score
 from cellseg.fingerprint import Plan, fingerprint, sampling_weights
 from cellseg.label_maps import Target
 from cellseg.loader import Batch, EpochBatches, forward_passes, training_loader
 from cellseg.model import CellRCNN, build_model, set_bf16, state_of
+from cellseg.optimizer import average_decay, optimizer_of, rate_factor
 from cellseg.predict import Result, predict
 
 BEST_BY = "val/AP50"
@@ -54,7 +56,7 @@ class Observer(Protocol):
         """Take a report; True stops the training after it."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FloatingPointError):
     """The loss of a batch is NaN or infinite."""
 
 
@@ -134,49 +136,11 @@ def _finished(progress: Progress, config: TrainConfig) -> bool:
     return progress.epoch >= config.epochs or 0 < config.patience <= progress.epochs_since_best
 
 
-def device_of(name: str) -> torch.device:
-    """The device of a name; auto is cuda where there is one, else cpu. Raises ValueError where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = name.partition(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in available:
-        raise ValueError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
-    if not available[kind]:
-        raise ValueError(f"--device {name}: this machine has no {kind} device that torch can use; try --device cpu")
-    return torch.device(name)
-
-
-def rate_factor(step: int, total: int, warmup_fraction: float) -> float:
-    """Share of the peak learning rate at a step, 0..total-1: a linear rise, then a cosine to 0."""
-    warmup = round(total * warmup_fraction)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-def average_decay(step: int, decay: float) -> float:
-    """Decay of the averaged weights after a number of steps, ramped so that the random start is soon forgotten."""
-    return min(decay, (1 + step) / (10 + step))
-
-
 def _start(config: RunConfig, device: torch.device, pretrained: bool) -> Progress:
     model = build_model(config.model, pretrained).to(device)
     set_bf16(model, config.train.amp and device.type == "cuda")
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    return Progress(model, averaged, _optimizer(model, config.train))
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay falls on matrices and kernels alone, not on biases and norms."""
-    trained = [each for each in model.parameters() if each.requires_grad]
-    groups = [
-        {"params": [each for each in trained if each.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(groups, config.learning_rate)
+    return Progress(model, averaged, optimizer_of(model, config.train))
 
 
 def _train_epoch(

@@ -43,11 +43,11 @@ def main() -> int:
     from cellseg.checkpoint import load_model
     from cellseg.config import DatasetConfig
     from cellseg.dataset import open_dataset, test_images
+    from cellseg.device import device_of
     from cellseg.experiment import last_checkpoint
     from cellseg.export import write_submission
     from cellseg.images import read_image
     from cellseg.predict import predict
-    from cellseg.train import device_of
 
     path = options.checkpoint
     if path is None:

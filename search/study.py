@@ -66,7 +66,11 @@ def run_study(
         shared = task(prepared, runs, run.id)
         if _ended(study) < trials:
             stop = MaxTrialsCallback(trials, states=ENDED)
-            study.optimize(lambda trial: objective(trial, shared), callbacks=[_tell, stop], catch=(RuntimeError,))
+            study.optimize(
+                lambda trial: objective(trial, shared),
+                callbacks=[_tell, stop],
+                catch=(RuntimeError, FloatingPointError),
+            )
         winner = _winner(study)
         path = write_winner(winner, results)
         run.metrics({"best/AP50": winner.value}, winner.trial)

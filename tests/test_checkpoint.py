@@ -62,6 +62,17 @@ def test_a_loaded_network_computes_the_same(saved, tmp_path):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize(
+    ("amp", "device", "bf16"), [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)]
+)
+def test_a_loaded_network_is_as_exact_as_the_one_that_was_validated(saved, tmp_path, monkeypatch, amp, device, bf16):
+    monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, _device: self)  # works without such a device too
+    config = replace(saved.config, train=replace(saved.config.train, amp=amp))
+    save(replace(saved, config=config), tmp_path / "best.pt")
+    model, _ = load_model(tmp_path / "best.pt", device)
+    assert (model.bf16, model.rpn.head.bf16, model.roi_heads.bf16) == (bf16, bf16, bf16)
+
+
 def test_pretrained_weights_are_not_fetched_to_be_overwritten(saved, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_args, **_kwargs: pytest.fail("fetched"))

@@ -163,7 +163,7 @@ def test_an_image_of_one_tile_is_not_cut():
 @pytest.mark.parametrize("overlap", [64, 80])
 def test_tiles_that_overlap_by_all_of_their_side_are_refused(overlap):
     with pytest.raises(ValueError, match=rf"predict\.overlap: expected less than predict\.tile, 64, got {overlap}"):
-        found_in(grid()[0], replace(TILED, overlap=overlap))
+        replace(TILED, overlap=overlap)
 
 
 @pytest.mark.parametrize("config", [WHOLE, TILED])

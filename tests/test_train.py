@@ -6,8 +6,9 @@ import torch
 
 from cellseg import checkpoint, loader, train
 from cellseg.fingerprint import fingerprint, plan
+from cellseg.optimizer import rate_factor
 from cellseg.predict import predict
-from cellseg.train import NonFiniteLossError, average_decay, device_of, fit, rate_factor
+from cellseg.train import NonFiniteLossError, fit
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 
@@ -59,29 +60,6 @@ def pretend(monkeypatch, *values):
         return [], {"val/AP50": left.pop(0) if len(left) > 1 else left[0]}, {}
 
     monkeypatch.setattr(train, "_validate", validated)
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"),
-    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (12, 0.5), (8, 0.5 + math.sqrt(0.125)), (20, 0.0)],
-)
-def test_the_rate_rises_linearly_and_falls_as_a_cosine(step, factor):
-    assert rate_factor(step, total=20, warmup_fraction=0.2) == pytest.approx(factor)
-
-
-def test_without_a_warm_up_the_rate_starts_at_its_peak():
-    assert rate_factor(0, 10, 0.0) == 1.0
-    assert rate_factor(0, 1, 0.05) == 1.0
-    assert rate_factor(0, 1, 1.0) == 1.0
-
-
-@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (1, 2 / 11), (8, 0.5), (10_000, 0.99)])
-def test_the_decay_of_the_average_is_ramped(step, decay):
-    assert average_decay(step, 0.99) == pytest.approx(decay)
-
-
-def test_an_average_that_is_off_follows_at_once():
-    assert average_decay(5, 0.0) == 0
 
 
 def test_a_training_reports_every_step_and_epoch(training, run_config):
@@ -321,30 +299,7 @@ def test_the_kept_network_gives_the_results_that_were_measured(training, run_con
     assert results == recorder.reports[0].results
 
 
-def test_weight_decay_falls_on_matrices_alone(run_config):
-    model = train.build_model(run_config.model)
-    decayed, free = train._optimizer(model, run_config.train).param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
-    assert all(each.ndim > 1 for each in decayed["params"])
-    assert all(each.ndim == 1 for each in free["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
-
-
 def test_images_without_cells_train(training, run_config):
     config = replace(run_config, dataset=replace(run_config.dataset, minimum_area=10_000))
     recorder, _ = training(with_train(config, epochs=1))
     assert recorder.steps[0][1]["train/loss_mask"] == 0
-
-
-def test_the_device_is_found_by_name():
-    assert device_of("cpu") == torch.device("cpu")
-    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="--device gpu: expected auto, cpu, cuda, cuda:N or mps"):
-        device_of("gpu")
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--device cuda:1: this machine has no cuda device"):
-        device_of("cuda:1")
-    assert device_of("auto") == torch.device("cpu")
