@@ -9,7 +9,7 @@ install: .venv/installed
 .venv/installed: requirements.lock setup.cfg
 	test -x $(RUN) || $(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
-	.venv/bin/uv pip install --quiet --python $(RUN) --requirement requirements.lock
+	.venv/bin/uv pip install --quiet --compile-bytecode --python $(RUN) --requirement requirements.lock
 	.venv/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
 	touch $@
 

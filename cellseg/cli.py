@@ -165,9 +165,9 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             print(f"{name}:")
             for inner, each in value.items():
-                print(f"  {inner:16} {_shown(each)}")
+                print(f"  {inner:20} {_shown(each)}")
         else:
-            print(f"{name:18} {_shown(value)}")
+            print(f"{name:22} {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ RUNS = Path("experiments/runs")
 class Prepared:
     """A data set, split and fingerprinted, and the config with nothing left open."""
 
+    root: Path
+    """the folder or COCO file, as it was named"""
     config: RunConfig
     plan: Plan
     data: DataSet
@@ -51,7 +53,7 @@ def prepare(config: RunConfig, root: Path) -> Prepared:
     settings = config.dataset
     train, validation = split(data, settings.validation_fraction, config.seed, settings.grouped_split)
     found = plan(data, fingerprint(data, train), config)
-    return Prepared(apply(config, found), found, data, train, validation)
+    return Prepared(root, apply(config, found), found, data, train, validation)
 
 
 def train_tracked(
@@ -70,7 +72,9 @@ def train_tracked(
     A watcher that stops the training may say why in an attribute `reason`; the run then ends KILLED.
     """
     config, data = prepared.config, prepared.data
-    labels = {"data": str(data.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
+    if run_id and not (runs / data.digest / run_id / "run.json").exists():
+        raise ValueError(f"--resume {run_id}: {prepared.root} has changed since it was started; restore the data")
+    labels = {"data": str(prepared.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
     with tracking.start(
         experiment,
         name,
@@ -136,12 +140,7 @@ def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:
 def _write_run(folder: Path, prepared: Prepared) -> None:
     """What --resume needs, also before the first epoch has ended."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"config": to_dict(prepared.config), "data": str(prepared.data.root.resolve())}
+    content = {"config": to_dict(prepared.config), "data": str(prepared.root.resolve())}
     partial = folder / ".run.json"
     partial.write_text(json.dumps(content, indent=1))
     partial.replace(folder / "run.json")
-
-
-def with_overrides(prepared: Prepared, config: RunConfig) -> Prepared:
-    """The same data and split under another config."""
-    return replace(prepared, config=config)

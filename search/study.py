@@ -2,8 +2,11 @@
 
 import fcntl
 import math
+import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from objective import objective, task
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from space import LONGEST_WARMUP, first_trials
+from sqlalchemy.exc import SQLAlchemyError
 
 from cellseg import tracking
 from cellseg.config import flat, to_dict
@@ -27,26 +31,40 @@ def open_study(name: str, storage: str, prepared: Prepared) -> optuna.Study:
     Raises ValueError where a study of this name searched other data or another recipe.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lock = Path(tempfile.gettempdir()) / f"cellseg-{blake2b(storage.encode(), digest_size=8).hexdigest()}.lock"
-    with lock.open("w") as held:  # Optuna's first use of a database is not safe among processes
-        fcntl.flock(held, fcntl.LOCK_EX)
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            load_if_exists=True,
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=prepared.config.seed, n_startup_trials=8),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warmup_epochs(prepared)),
-        )
-        identity = {"digest": prepared.data.digest, "recipe": prepared.config.recipe}
+    identity = {"digest": prepared.data.digest, "recipe": prepared.config.recipe}
+    with _locked(storage):
+        try:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                load_if_exists=True,
+                direction="maximize",
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warmup_epochs(prepared)),
+            )
+        except (SQLAlchemyError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"--storage {storage}: no study can be kept there ({reason}); is the address right?"
+            ) from error
         if not study.user_attrs:
             for key, value in identity.items():
                 study.set_user_attr(key, value)
             _enqueue(study, prepared)
+    # counted on from the trials so far: the same seed would draw the first trials again
+    study.sampler = optuna.samplers.TPESampler(seed=prepared.config.seed + len(study.trials), n_startup_trials=8)
     found = {key: study.user_attrs.get(key) for key in identity}
     if found != identity:
         raise ValueError(f"--study {name}: it searched {found}, this is {identity}; choose another name")
     return study
+
+
+@contextmanager
+def _locked(storage: str) -> Iterator[None]:
+    """One process at a time: Optuna's first use of a database is not safe among several."""
+    name = f"cellseg-{os.getuid()}-{blake2b(storage.encode(), digest_size=8).hexdigest()}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def run_study(
@@ -132,7 +150,7 @@ def _figures(study: optuna.Study) -> dict[str, object]:
 
     figures: dict[str, object] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # experimental charts; too few trials to tell parameters apart
         figures["history"] = charts.plot_optimization_history(study).figure
         if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
             evaluator = PedAnovaImportanceEvaluator()

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -174,6 +175,16 @@ def test_a_run_that_is_resumed_is_completed_and_not_doubled(project, store):
     run(folder, ROOT / "experiments/final_train.py", *SMALL, "--resume", final.info.run_id)
     assert [each.step for each in store.get_metric_history(final.info.run_id, "train/loss")] == [1, 2, 3, 4]
     assert store.get_run(final.info.run_id).info.status == "FINISHED"
+
+
+def test_a_run_whose_data_changed_is_not_resumed(project):
+    folder, _ = project
+    shutil.copytree(folder / "data", folder / "changing")
+    run(folder, ROOT / "experiments/final_train.py", *SMALL, "--data", "changing", "--train.epochs", "1")
+    newest = max((folder / "experiments/runs").glob("*/*/run.json"), key=lambda path: path.stat().st_mtime)
+    shutil.rmtree(sorted((folder / "changing/train").iterdir())[0])
+    refused = run(folder, ROOT / "experiments/final_train.py", *SMALL, "--resume", newest.parent.name, code=2)
+    assert "has changed since it was started" in refused
 
 
 @pytest.mark.parametrize("script", ["search/optuna_study.py", "experiments/final_train.py", "experiments/submit.py"])

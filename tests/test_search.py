@@ -99,6 +99,23 @@ def test_a_study_goes_on_under_its_name_and_is_refused_for_another_recipe(prepar
         studies.open_study("s", storage, other)
 
 
+def test_a_study_that_goes_on_does_not_draw_its_trials_again(prepared, storage):
+    drawn = []
+    for _ in range(2):
+        study = studies.open_study("s", storage, prepared)
+        for _ in range(4):
+            trial, _ = asked(study, prepared)
+            drawn.append(tuple(trial.params.values()))
+            study.tell(trial, 0.0)
+    assert len(set(drawn)) == 8
+
+
+@pytest.mark.parametrize("storage", ["sqlite:////no/such/folder/optuna.db", "postgres", "nosuch://host/db"])
+def test_a_storage_that_cannot_be_used_is_named(prepared, storage):
+    with pytest.raises(ValueError, match=r"--storage .*no study can be kept there"):
+        studies.open_study("s", storage, prepared)
+
+
 def test_parameters_of_a_sampled_trial_give_its_anchors(prepared, storage):
     study = studies.open_study("s", storage, prepared)
     for _ in range(3):
