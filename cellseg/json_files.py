@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 import zipfile
 import zlib
 from collections import Counter
@@ -95,6 +96,6 @@ def write_json(value: Any, path: Path) -> None:
 def shown(value: Any) -> str:
     """A value in few characters, for an error message."""
     try:
-        return short(value)
+        return textwrap.shorten(short(value), 120, placeholder=" …")
     except ValueError:  # Python refuses to print integers of thousands of digits
         return f"of type {type(value).__name__}"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # shows charts; the other kind is for language models
 LONGEST_PARAM = 6000
 LONGEST_TAG = 500
 FLUSH_SECONDS = 5.0
@@ -186,7 +187,7 @@ def _experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
     if found is None:
         location = None if folder is None else (folder / name).as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags=KIND)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
