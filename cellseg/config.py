@@ -40,6 +40,10 @@ class DatasetConfig:
     """share of the images held back, in whole groups; 0 trains on all"""
     grouped_split: bool = True
     """keep tiles of one source, or of one stain cluster, on one side of the split"""
+    split_seed: int = 0
+    """which images are held back follows from it, so that runs of several seeds share one split"""
+    subset: float = 1.0
+    """share of the training and validation pixels that is used, as fixed, stratified crops; 1 uses whole images"""
     minimum_area: int = 4
     """cells of fewer pixels (in the training window) are not trained on"""
     workers: int = 2

@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cellseg import tracking
 from cellseg.config import RunConfig, flat, from_dict, to_dict
+from cellseg.crops import crops_of, with_crops
 from cellseg.dataset import DataSet, open_dataset
 from cellseg.fingerprint import Plan, apply, fingerprint, plan
 from cellseg.git import git_commit
@@ -51,9 +52,29 @@ def prepare(config: RunConfig, root: Path) -> Prepared:
     data = open_dataset(root, config.dataset, config.model.num_cell_classes)
     log.info("%s: %d images, digest %s; %s", root, len(data), data.digest, data.channel_order_reason)
     settings = config.dataset
-    train, validation = split(data, settings.validation_fraction, config.seed, settings.grouped_split)
+    train, validation = split(data, settings.validation_fraction, settings.split_seed, settings.grouped_split)
     found = plan(data, fingerprint(data, train), config)
-    return Prepared(root, apply(config, found), found, data, train, validation)
+    whole = Prepared(root, apply(config, found), found, data, train, validation)
+    return reduced(whole, settings.subset)
+
+
+def reduced(prepared: Prepared, subset: float) -> Prepared:
+    """The same, with that share of its training and validation pixels, in crops; with 1 as it is.
+
+    Raises ValueError for a share outside 0 < subset <= 1.
+    """
+    if not 0 < subset <= 1:
+        raise ValueError(f"dataset.subset: expected a share above 0 and up to 1, got {subset}")
+    if subset == 1:
+        return prepared
+    config, data = prepared.config, prepared.data
+    chosen = []
+    for indices in (prepared.train, prepared.validation):
+        first = len(data)
+        data = with_crops(data, crops_of(data, indices, config, subset))
+        chosen.append(range(first, len(data)))
+    reduced_config = replace(config, dataset=replace(config.dataset, subset=subset))
+    return Prepared(prepared.root, reduced_config, prepared.plan, data, *chosen)
 
 
 def train_tracked(

@@ -11,7 +11,7 @@ import numpy as np
 
 from cellseg import anchors
 from cellseg.codes import Array
-from cellseg.config import ModelConfig, RunConfig, TrainConfig
+from cellseg.config import ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.label_maps import areas_of, boxes_of
 
 TARGET_SIDE = 30.0
@@ -73,6 +73,12 @@ def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
     return Fingerprint(tuple(boxes), tuple(labels), tuple(areas), tuple(sizes))
 
 
+def network_boxes(found: Fingerprint, config: PredictConfig) -> Array:
+    """(N, 4) float32 xyxy of all cells, in the network pixels that the config brings their images to."""
+    scaled = [boxes * config.scale_of(size) for boxes, size in zip(found.boxes, found.sizes_hw, strict=True)]
+    return np.concatenate([np.empty((0, 4), np.float32), *scaled]).astype(np.float32)
+
+
 def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
     """The Plan of a data set for a config; what the config sets itself is taken over from it."""
     boxes = np.concatenate([np.empty((0, 4), np.float32), *found.boxes])
@@ -83,7 +89,7 @@ def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     median_side = float(np.median(sides))
     zoom = config.predict.zoom or round(float(np.clip(TARGET_SIDE / median_side, 0.25, 4)), 2)
-    sizes, ratios = _anchors(boxes * zoom, config.model)
+    sizes, ratios = _anchors(network_boxes(found, replace(config.predict, zoom=zoom)), config.model)
     most_cells = max(len(each) for each in found.boxes)
     longest = max(max(size) for size in found.sizes_hw) * zoom
     return Plan(

@@ -3,6 +3,7 @@
 Letters: B images of a batch.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -91,8 +92,14 @@ def training_loader(data: DataSet, indices: Sequence[int], weights: Array, confi
         collate_fn=collate,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_interrupts_to_the_training,
         generator=torch.Generator(),  # else workers change how many numbers the training draws, and so a resumed one
     )
+
+
+def _leave_interrupts_to_the_training(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; a training that ends its epoch first still needs these."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(views: Sequence[tuple[Tensor, Target, str]]) -> Batch:

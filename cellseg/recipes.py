@@ -33,7 +33,7 @@ def reference() -> RunConfig:
     return RunConfig(
         recipe="reference",
         seed=63,
-        dataset=DatasetConfig(color="gray", grouped_split=False),
+        dataset=DatasetConfig(color="gray", grouped_split=False, split_seed=63),
         augment=AugmentConfig(
             crop=0, zoom_jitter=1.0, flips=False, turns=False, color_jitter=0.0, stain_jitter=0.0, blur=0.0, noise=0.0
         ),

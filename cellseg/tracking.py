@@ -93,8 +93,8 @@ class Run:
         self._client.log_artifact(self.id, str(path), folder)
 
     def figure(self, figure: "Figure", path: str) -> None:
-        """Draw a matplotlib figure into an artifact."""
-        self._client.log_figure(self.id, figure, path)
+        """Draw a matplotlib figure into an artifact, all of its labels included."""
+        self._client.log_figure(self.id, figure, path, save_kwargs={"bbox_inches": "tight"})
 
     def image(self, image: Array, key: str, step: int) -> None:
         """Log an image (H, W, 3) uint8 of a step, under a key as metrics have them."""

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cellseg import checkpoint
 from cellseg.checkpoint import Checkpoint
-from cellseg.config import RunConfig, TrainConfig, to_dict
+from cellseg.config import RunConfig, TrainConfig
 from cellseg.dataset import DataSet
 from cellseg.device import device_of
 from cellseg.evaluate import score
@@ -249,7 +249,7 @@ def _resumable(progress: Progress) -> dict[str, Any]:
 
 def _restore(progress: Progress, saved: Checkpoint, config: RunConfig) -> None:
     """Put a training back to where its last.pt was written. Raises ValueError where it had another config."""
-    if to_dict(saved.config) != to_dict(config):
+    if _portable(saved.config) != _portable(config):
         raise ValueError("resume: the training was started with another config; resume it without changed options")
     progress.model.load_state_dict(saved.training["model"])
     progress.averaged.load_state_dict(saved.model)
@@ -259,6 +259,11 @@ def _restore(progress: Progress, saved: Checkpoint, config: RunConfig) -> None:
     torch.set_rng_state(saved.training["rng"])
     if torch.cuda.is_available() and saved.training["cuda_rng"]:
         torch.cuda.set_rng_state_all(saved.training["cuda_rng"])
+
+
+def _portable(config: RunConfig) -> RunConfig:
+    """The config without what may change when a training goes on elsewhere."""
+    return replace(config, device="auto", dataset=replace(config.dataset, workers=0))
 
 
 def _replay(progress: Progress, observer: Observer, last: Path) -> None:

@@ -19,9 +19,22 @@ class Winner:
     recipe: str
     trial: int
     value: float
-    """validation AP50 of its short training"""
+    """validation AP50: the mean over its seeds, or of its one short training where seeds is 0"""
     overrides: dict[str, Any]
     """dotted config fields, such as train.learning_rate"""
+    seeds: int = 0
+    """trainings of full length that value is the mean of"""
+    low: float | None = None
+    """the least of them"""
+    high: float | None = None
+    """the greatest of them"""
+
+    @property
+    def score(self) -> str:
+        """Such as `AP50 0.213 (0.205 to 0.221, 3 seeds)`."""
+        if self.low is None or self.high is None:
+            return f"AP50 {self.value:.3f} (one short training)"
+        return f"AP50 {self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.seeds} seeds)"
 
     def applied(self, config: RunConfig, by_hand: Mapping[str, Any]) -> RunConfig:
         """The config with the winner's fields, except those that were chosen by hand."""

@@ -20,6 +20,7 @@ STAGES = {
     "sample": [*CELLSEG, "sample", "demo/data"],
     "search": [
         *(sys.executable, "search/optuna_study.py", *TRAINING, "--trials", "4"),
+        *("--finalists", "0", "--yardsticks", "gated"),
         *("--storage", "sqlite:///demo/optuna.db", "--results", "demo/studies", "--runs", "demo/trials"),
     ],
     "train": [

@@ -44,7 +44,7 @@ def main() -> int:
         if winner:
             study = winner.study
             prepared = replace(prepared, config=winner.applied(prepared.config, chosen_by_hand(config)))
-            print(f"study {winner.study}: trial {winner.trial} with AP50 {winner.value:.3f}")
+            print(f"study {winner.study}: trial {winner.trial} with {winner.score}")
     trained = train_tracked(
         prepared,
         experiment="cellseg-final",

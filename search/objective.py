@@ -1,22 +1,26 @@
-"""One trial of a study: anchors that cannot win are refused at once, the others are trained and watched."""
+"""What a trial does: anchors that cannot win are refused at once, the others are trained and watched."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import optuna
-from space import suggest
+from optuna.trial import FrozenTrial
+from space import Kind, suggest
+from study import earlier_tries
 
-from cellseg import anchors
-from cellseg.config import RunConfig, replaced
-from cellseg.experiment import Prepared, train_tracked
-from cellseg.fingerprint import Plan, fingerprint
-from cellseg.label_maps import Array
+from cellseg import anchors, tracking
+from cellseg.config import RunConfig, flat, replaced, to_dict
+from cellseg.experiment import Prepared, Trained, train_tracked
+from cellseg.fingerprint import Fingerprint, fingerprint, network_boxes
 from cellseg.train import BEST_BY, EpochReport
 
+EXPERIMENT = "cellseg-search"
 RECALL_FLOOR = 0.5
 """share of the fitted set's recall under which an anchor set is not trained"""
+YARDSTICKS = ("torchvision", "reference")
+"""first trials that show what the winner gains; they are trained to their end whatever their anchors"""
 
 
 @dataclass(frozen=True)
@@ -24,84 +28,193 @@ class Task:
     """What all trials of a study share."""
 
     prepared: Prepared
-    boxes: Array
-    """(N, 4) of the training cells, network pixels"""
+    """of the trials: a short schedule on a subset"""
+    whole: Prepared
+    """of the finalists: the full schedule on all data"""
+    cells: Fingerprint
+    """of all training images"""
+    space: Kind
+    yardsticks: bool
+    """whether they are trained even if their anchors cannot win"""
     runs: Path
-    parent: str
+    parent: str | None
     """MLflow run of the study"""
+    stop: Callable[[], bool]
+    """whether to end after this epoch"""
 
 
 class Watcher:
     """Reports AP50 to Optuna after each epoch, and stops a trial that the pruner gives up."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    def __init__(self, trial: optuna.Trial, epochs: int, stop: Callable[[], bool], pruned: bool = True) -> None:
         self.trial = trial
+        self.epochs = epochs
+        self.stop = stop
+        self.pruned = pruned
         self.reason = ""
 
     def step(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing to do."""
 
     def epoch(self, report: EpochReport) -> bool:
-        """Report, and ask the pruner."""
+        """Report, ask the pruner; raises KeyboardInterrupt where the study is to stop before the last epoch."""
         if BEST_BY in report.metrics:
-            self.trial.report(report.metrics[BEST_BY], report.epoch)
-            if self.trial.should_prune():
-                self.reason = f"AP50 {report.metrics[BEST_BY]:.3f} after epoch {report.epoch} is under the median"
+            value = report.metrics[BEST_BY]
+            self.trial.report(value, report.epoch)
+            if self.pruned and not report.replayed and self.trial.should_prune():
+                self.reason = f"AP50 {value:.3f} after epoch {report.epoch} was too far behind the other trials"
+        if not self.reason and report.epoch < self.epochs and self.stop():
+            raise KeyboardInterrupt
         return bool(self.reason)
 
 
-def task(prepared: Prepared, runs: Path, parent: str) -> Task:
-    """What all trials share, measured once."""
-    found = fingerprint(prepared.data, prepared.train)
-    boxes = np.concatenate([np.empty((0, 4), np.float32), *found.boxes]) * prepared.plan.zoom
-    return Task(prepared, boxes, runs, parent)
+def task(
+    prepared: Prepared,
+    whole: Prepared,
+    *,
+    space: Kind,
+    yardsticks: bool,
+    runs: Path,
+    parent: str | None,
+    stop: Callable[[], bool],
+) -> Task:
+    """What all trials share, measured once. Raises ValueError without images to validate on."""
+    if not whole.validation:
+        raise ValueError(
+            f"{whole.root}: a search needs images to validate on, found {len(whole.train)} in all and none held back; "
+            "add images, or raise --dataset.validation-fraction"
+        )
+    return Task(prepared, whole, fingerprint(whole.data, whole.train), space, yardsticks, runs, parent, stop)
 
 
 def objective(trial: optuna.Trial, shared: Task) -> float:
     """Best validation AP50 of one trial. Raises TrialPruned, with `prune_reason` among the trial's attributes."""
-    config = trial_config(trial, shared.prepared.config, shared.prepared.plan)
-    _refuse_hopeless_anchors(trial, config, shared)
-    watcher = Watcher(trial)
-    trained = train_tracked(
-        replace(shared.prepared, config=config),
-        experiment="cellseg-search",
-        name=_name(trial, config),
-        runs=shared.runs,
-        parent=shared.parent,
-        tags={"study": trial.study.study_name, "trial": str(trial.number)},
-        watchers=[watcher],
-    )
-    trial.set_user_attr("run_id", trained.run_id)
-    if watcher.reason:
-        trial.set_user_attr("prune_reason", watcher.reason)
-        raise optuna.TrialPruned(watcher.reason)
+    config = trial_config(trial, shared)
+    yardstick = shared.yardsticks and trial.user_attrs.get("anchor_set") in YARDSTICKS
+    name = _name(trial, config)
+    reason = _hopeless(trial, config, shared)
+    if reason and not yardstick:
+        _track_refused(trial, config, shared, name, reason)
+    else:
+        watcher = Watcher(trial, config.train.epochs, shared.stop, pruned=not yardstick)
+        trained = _train(trial, replace(shared.prepared, config=config), shared, name, "trial", watcher)
+        reason = watcher.reason
+    if reason:
+        trial.set_user_attr("prune_reason", reason)
+        raise optuna.TrialPruned(reason)
     return trained.metrics["best/AP50"]
 
 
-def trial_config(trial: optuna.Trial, config: RunConfig, plan: Plan) -> RunConfig:
+def final(trial: optuna.Trial, shared: Task) -> float:
+    """Best validation AP50 of a candidate, trained in full with one seed."""
+    candidate = trial.suggest_int("candidate", 0, 10**6)
+    seed = trial.suggest_int("seed", 0, 2**31 - 1)
+    config = replaced(shared.whole.config, {**trial.user_attrs["overrides"], "seed": seed})
+    watcher = Watcher(trial, config.train.epochs, shared.stop, pruned=False)
+    name = f"final · trial-{candidate:03d} · seed {seed}"
+    trained = _train(trial, replace(shared.whole, config=config), shared, name, "final", watcher)
+    return trained.metrics["best/AP50"]
+
+
+def trial_config(trial: optuna.Trial, shared: Task) -> RunConfig:
     """The study's config with what the trial chose; kept among the trial's attributes for the winner's file."""
-    overrides = suggest(trial, config, plan)
+    config = shared.prepared.config
+    overrides = suggest(trial, config, shared.prepared.plan, shared.space)
     trial.set_user_attr("overrides", overrides)
     return replaced(config, overrides)
 
 
-def _refuse_hopeless_anchors(trial: optuna.Trial, config: RunConfig, shared: Task) -> None:
-    strides = anchors.strides_of(config.model.levels)
-    plan = shared.prepared.plan
-    fitted = anchors.best_possible_recall(shared.boxes, plan.anchor_sizes, plan.aspect_ratios, strides)
-    sizes, ratios = config.model.anchor_sizes, config.model.aspect_ratios
-    assert sizes is not None  # suggest sets both
-    assert ratios is not None
-    recall = anchors.best_possible_recall(shared.boxes, sizes, ratios, strides)
+def _train(trial: optuna.Trial, prepared: Prepared, shared: Task, name: str, stage: str, watcher: Watcher) -> Trained:
+    """A tracked training; that of a trial whose worker died or was stopped goes on in the same MLflow run."""
+    tags = {**_tags(trial), "stage": stage}
+    trained = train_tracked(
+        prepared,
+        experiment=EXPERIMENT,
+        name=name,
+        runs=shared.runs,
+        parent=shared.parent,
+        run_id=_earlier_run(trial, tags, shared),
+        tags=tags,
+        watchers=[watcher],
+    )
+    trial.set_user_attr("run_id", trained.run_id)
+    for checkpoint in (trained.best, trained.best.with_name("last.pt")):  # MLflow keeps the best one
+        checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+def _earlier_run(trial: optuna.Trial, tags: Mapping[str, str], shared: Task) -> str | None:
+    """The run that an earlier try of this trial left on this machine, if any."""
+    if not earlier_tries(_frozen(trial)):
+        return None
+    run_id = tracking.find_run(EXPERIMENT, tags, root=Path.cwd())
+    if run_id and not (shared.runs / shared.prepared.data.digest / run_id / "run.json").exists():
+        end_run(run_id, "its worker died, on another machine; this trial has a new run")
+        return None
+    return run_id
+
+
+def end_run(run_id: str, reason: str) -> None:
+    """Mark a run that nobody will go on with as FAILED."""
+    with tracking.start(
+        EXPERIMENT, "", root=Path.cwd(), params={}, config={}, run_id=run_id, system_metrics=False
+    ) as run:
+        run.end_as("FAILED", reason)
+
+
+def run_tags(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """What a trial's run is found by: the study, and the number of the trial's first try."""
+    first, *_ = [*earlier_tries(trial), trial.number]
+    return {"study": study.study_name, "study_id": study.user_attrs["id"], "trial": str(first)}
+
+
+def _tags(trial: optuna.Trial) -> dict[str, str]:
+    return run_tags(trial.study, _frozen(trial))
+
+
+def _frozen(trial: optuna.Trial) -> FrozenTrial:
+    return trial.study.get_trials(deepcopy=False)[trial.number]
+
+
+def _hopeless(trial: optuna.Trial, config: RunConfig, shared: Task) -> str:
+    """Why the anchors of a trial cannot win, or nothing; its best possible recall is kept as an attribute."""
+    started = time.monotonic()
+    plan = shared.whole.plan
+    floor = RECALL_FLOOR * _recall(shared.whole.config, plan.anchor_sizes, plan.aspect_ratios, shared.cells)
+    assert config.model.anchor_sizes is not None  # suggest sets both
+    assert config.model.aspect_ratios is not None
+    recall = _recall(config, config.model.anchor_sizes, config.model.aspect_ratios, shared.cells)
     trial.set_user_attr("anchor_recall", recall)
-    if recall < RECALL_FLOOR * fitted:
-        reason = f"best possible recall {recall:.2f} is under {RECALL_FLOOR} x {fitted:.2f} of the fitted anchors"
-        trial.set_user_attr("prune_reason", reason)
-        raise optuna.TrialPruned(reason)
+    trial.set_user_attr("recall_ms", round(1000 * (time.monotonic() - started), 1))
+    if recall >= floor:
+        return ""
+    return f"best possible recall {recall:.2f} is under {floor:.2f}, {RECALL_FLOOR:.0%} of the fitted anchors'"
+
+
+def _recall(config: RunConfig, sizes: anchors.Sizes, ratios: anchors.Ratios, cells: Fingerprint) -> float:
+    boxes = network_boxes(cells, config.predict)
+    return anchors.best_possible_recall(boxes, sizes, ratios, anchors.strides_of(config.model.levels))
+
+
+def _track_refused(trial: optuna.Trial, config: RunConfig, shared: Task, name: str, reason: str) -> None:
+    """A run without a training, so that MLflow has every trial."""
+    with tracking.start(
+        EXPERIMENT,
+        name,
+        root=Path.cwd(),
+        params=flat(config),
+        config=to_dict(config),
+        tags={**_tags(trial), "stage": "trial"},
+        parent=shared.parent,
+        system_metrics=False,
+    ) as run:
+        run.metrics({"anchor_recall": trial.user_attrs["anchor_recall"]}, 0)
+        run.end_as("KILLED", reason)
+    trial.set_user_attr("run_id", run.id)
 
 
 def _name(trial: optuna.Trial, config: RunConfig) -> str:
-    """Such as `trial-007 · a8×2.1 · lr 3e-03`."""
+    """Such as `trial-007 · a8×2.1 · lr 3e-03`; the number is that of the trial's first try."""
     parameters = trial.params
     shape = f"a{parameters['anchor_base']:.3g}×{parameters['anchor_scale']:.2g}"
-    return f"trial-{trial.number:03d} · {shape} · lr {config.train.learning_rate:.0e}"
+    return f"trial-{int(_tags(trial)['trial']):03d} · {shape} · lr {config.train.learning_rate:.0e}"

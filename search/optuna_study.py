@@ -1,10 +1,23 @@
-"""Search anchor sizes, aspect ratios, learning rate and warm-up fraction around a recipe, tracked in MLflow."""
+"""Search anchor sizes, aspect ratios, learning rate and warm-up fraction around a recipe, tracked in MLflow.
 
+Trials are short trainings on a fixed share of the data; the best are then trained in full with several seeds, and the
+best mean wins. Call it again, here or on another machine with the same storage, to help or to go on.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from cellseg.command_line import TrainingOptions, parse_training, user_errors_in_one_line
 from cellseg.data_folder import require_data
+
+if TYPE_CHECKING:
+    from study_report import Outcome
 
 
 @dataclass(frozen=True)
@@ -12,40 +25,104 @@ class Options(TrainingOptions):
     """Options of a study."""
 
     trials: int = 20
-    """trials that the study shall have when the command ends; those of earlier calls count"""
-    study: str | None = None
-    """name; a study of this name is continued; by default <recipe>-<digest of the data>"""
-    storage: str = "sqlite:///optuna.db"
-    """where Optuna keeps studies: an SQLAlchemy address"""
+    """trials that the study shall have when the command ends; those of earlier calls and other workers count"""
+    space: Literal["card", "wide"] = "card"
+    """card: anchors, learning rate, warm-up; wide: also optimizer, weight decay, zoom, both NMS, positive fraction"""
+    workers: int = 0
+    """processes that run trials; 0: one a GPU, or one without GPUs"""
     trial_epochs: int | None = None
     """epochs of a trial; by default a fifth of the recipe's"""
+    subset: float = 0.5
+    """share of the training and validation pixels that trials see, the same crops for all; 1 is everything"""
+    pruner: Literal["median", "halving", "none"] = "median"
+    """what stops trials that fall behind, once the longest warm-up of the space is over"""
+    finalists: int = 3
+    """the best so many trials are trained in full; 0 takes the best trial's word"""
+    final_seeds: int = 3
+    """seeds that each of them is trained with"""
+    yardsticks: Literal["gated", "trials", "finals"] = "trials"
+    """torchvision's and the reference's anchors: refused if they cannot win; trained as trials; trained in full too"""
+    study: str | None = None
+    """name; a study of this name is continued; by default <recipe>-<digest of the data>, and -wide"""
+    storage: str = "sqlite:///optuna.db"
+    """where Optuna keeps studies: sqlite:///FILE, or for several machines postgresql://USER:PASSWORD@HOST/DATABASE"""
+    heartbeat: int = 20
+    """seconds between signs of life; a trial that misses three is run again by another worker"""
     results: Path = Path("search/results")
-    """the winner goes to <results>/<study>/best.json"""
+    """tables, study.md and best.json go to <results>/<study>/"""
     runs: Path = Path("search/runs")
     """where the trials' checkpoints go"""
+    worker: int = 0
+    """set by this command itself, in the processes that it starts"""
 
 
 @user_errors_in_one_line
 def main() -> int:
-    """Search; print the winner."""
+    """Search, alone or with workers; tell what was found."""
     options = parse_training(Options, __doc__)
     require_data(options.data)
-    from study import open_study, run_study
+    from storage import one_line_if_lost
 
-    from cellseg.experiment import prepare
+    with one_line_if_lost(options.storage):
+        return search(options)
 
-    train = options.config.train
-    epochs = options.trial_epochs or max(1, round(train.epochs / 5))
-    config = replace(options.config, train=replace(train, epochs=epochs, patience=0))
-    prepared = prepare(config, options.data)
-    name = options.study or f"{config.recipe}-{prepared.data.digest}"
-    study = open_study(name, options.storage, prepared)
-    winner, path = run_study(study, prepared, trials=options.trials, runs=options.runs, results=options.results)
-    print(f"study {name}: {len(study.trials)} trials, best is trial {winner.trial} with AP50 {winner.value:.3f}")
-    for field, value in winner.overrides.items():
-        print(f"  {field} = {value}")
-    print(f"winner {path}; `python experiments/final_train.py` trains it, `mlflow ui` shows the trials")
-    return 0
+
+def search(options: Options) -> int:
+    """The exit code: 0 once all trials have ended."""
+    import parent_run
+    from ladder import Finals, climb
+    from objective import task
+    from storage import open_storage
+    from study import open_study
+    from study_report import read_outcome, write_report
+    from workers import Stop, gpus, spawn
+
+    from cellseg.experiment import prepare, reduced
+
+    config = replace(options.config, dataset=replace(options.config.dataset, subset=1.0))
+    whole = prepare(config, options.data)
+    epochs = options.trial_epochs or max(1, round(config.train.epochs / 5))
+    short = replace(whole.config, train=replace(whole.config.train, epochs=epochs, patience=0))
+    prepared = reduced(replace(whole, config=short), options.subset)
+    storage = open_storage(options.storage, options.heartbeat)
+    name = options.study or f"{config.recipe}-{whole.data.digest}{'-wide' if options.space == 'wide' else ''}"
+    study = open_study(name, storage, prepared, config.train.epochs, options.space, options.pruner)
+    finals = Finals(options.finalists, options.final_seeds, options.yardsticks == "finals")
+    shared = partial(
+        task, prepared, whole, space=options.space, yardsticks=options.yardsticks != "gated", runs=options.runs
+    )
+    if options.worker:
+        with Stop(parent=os.getppid()) as stop:
+            climb(study, storage, shared(parent=parent_run.find(study), stop=stop), options.trials, finals, stop)
+        return 0
+    devices = gpus(config.device)
+    count = options.workers or max(1, len(devices))
+    with parent_run.opened(study, storage, whole.config) as run:
+        code = 0
+        try:
+            if count > 1:
+                code = spawn(count, devices)
+            else:
+                with Stop() as stop:
+                    climb(study, storage, shared(parent=run.id, stop=stop), options.trials, finals, stop)
+        finally:
+            outcome = read_outcome(study, storage)
+            files = write_report(study, outcome, options.results, shlex.join(["python", *sys.argv]))
+            parent_run.log(run, study, outcome, files)
+            print("\n".join(printed(outcome, files)))
+    return code
+
+
+def printed(outcome: "Outcome", files: Mapping[str, Path]) -> list[str]:
+    """What a person reads at the end."""
+    if "study.md" not in files:
+        return [f"study {outcome.name}: no trial has come to its end yet", f"trials {files['trials.csv']}"]
+    summary = files["study.md"].read_text().splitlines()
+    return [
+        f"study {outcome.name}: {len(outcome.trials)} trials",
+        *(line.replace("**", "").replace("`", "") for line in summary if line.startswith("- ")),
+        f"winner {files['best.json']}; `python experiments/final_train.py` trains it, `mlflow ui` shows the trials",
+    ]
 
 
 if __name__ == "__main__":

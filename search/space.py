@@ -5,20 +5,33 @@ To search another knob, suggest it in `suggest` and give the config field that i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
 
 from cellseg import anchors
-from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig, flat
 from cellseg.fingerprint import Plan
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
+Kind = Literal["card", "wide"]
 SCALES = (1.15, 2.2)
 RATIOS = (1.0, 3.0)
+PER_LEVEL = (1, 3)
+WIDE = {
+    "train.weight_decay": (1e-5, 1e-1, True),
+    "predict.box_nms": (0.3, 0.7, False),
+    "model.rpn_nms": (0.5, 0.9, False),
+    "model.roi_positive_fraction": (0.25, 0.75, False),
+}
+"""least, greatest, whether on a logarithmic scale"""
 LONGEST_WARMUP = 0.3
 """share of a training; no trial is judged before it is over"""
+SGD_OVER_ADAMW = 20
+"""learning rates of SGD for one of AdamW, about"""
+DRAWS = 64
+"""of the space, to find out which parameters it has"""
 
 
 @dataclass(frozen=True)
@@ -31,45 +44,84 @@ class First:
     aspect_ratios: tuple[float, ...]
 
 
-def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan) -> dict[str, Any]:
-    """Dotted config fields of a trial: anchor base, scale and ratio span, learning rate and warm-up fraction.
+def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> dict[str, Any]:
+    """Dotted config fields of a trial.
 
-    Anchors lie around the fitted set, the learning rate around the recipe's. A first trial brings its exact anchors as
-    user attributes; its parameters then only place it in the space.
+    card: anchor sizes (the smallest in image pixels, the step, how many a level), ratio span, learning rate, warm-up.
+    wide: also optimiser, weight decay, zoom, RPN and box NMS, positive fraction. Bounds lie around the Plan and the
+    recipe. A first trial brings its exact anchors as user attributes; its parameters then only place it in the space.
     """
-    fitted, rate = plan.anchor_sizes[0], config.train.learning_rate
-    base = trial.suggest_float("anchor_base", fitted / 2, fitted * 2, log=True)
+    fields: dict[str, Any] = {}
+    optimizer: str = config.train.optimizer
+    zoom = plan.zoom
+    if kind == "wide":
+        optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
+        zoom = trial.suggest_float("zoom", plan.zoom / 1.5, plan.zoom * 1.5)
+        fields = {"train.optimizer": optimizer, "predict.zoom": zoom}
+        for field, (low, high, log) in WIDE.items():
+            fields[field] = trial.suggest_float(field.split(".")[1], low, high, log=log)
+    fitted = plan.anchor_sizes[0] / plan.zoom
+    base = trial.suggest_float("anchor_base", fitted / 2, fitted * 2, log=True) * zoom
     scale = trial.suggest_float("anchor_scale", *SCALES)
+    per_level = trial.suggest_int("anchors_per_level", *PER_LEVEL)
     ratio = trial.suggest_float("ratio_max", *RATIOS)
-    given, per_level = trial.user_attrs, config.model.sizes_per_level
+    given = trial.user_attrs
     sizes = given.get("anchor_sizes") or anchors.geometric(base, scale, config.model.levels, per_level)
-    return {
-        "model.anchor_sizes": list(sizes),
-        "model.aspect_ratios": list(given.get("aspect_ratios") or anchors.symmetric_ratios(ratio)),
-        "train.learning_rate": trial.suggest_float("learning_rate", rate / 5, rate * 5, log=True),
-        "train.warmup_fraction": trial.suggest_float("warmup_fraction", 0, LONGEST_WARMUP),
-    }
+    fields["model.anchor_sizes"] = list(sizes)
+    fields["model.aspect_ratios"] = list(given.get("aspect_ratios") or anchors.symmetric_ratios(ratio))
+    name, rate = _learning_rate(optimizer, config)
+    fields["train.learning_rate"] = trial.suggest_float(name, rate / 5, rate * 5, log=True)
+    fields["train.warmup_fraction"] = trial.suggest_float("warmup_fraction", 0, LONGEST_WARMUP)
+    return fields
 
 
-def first_trials(config: RunConfig, plan: Plan) -> Sequence[First]:
-    """The fitted anchors, torchvision's default and the reference's, each at the recipe's learning rate and warm-up."""
+def first_trials(config: RunConfig, plan: Plan, kind: Kind) -> Sequence[First]:
+    """The fitted anchors, torchvision's default and the reference's; all else is the recipe's."""
     levels = config.model.levels
     sets = (
         ("fitted", plan.anchor_sizes, plan.aspect_ratios),
         ("torchvision", TORCHVISION_ANCHORS[:levels], TORCHVISION_RATIOS),  # one size a level, fewer levels fewer sizes
         ("reference", REFERENCE_ANCHORS[:levels], REFERENCE_RATIOS),
     )
-    return [First(name, _nearest(sizes, ratios, config, plan), sizes, ratios) for name, sizes, ratios in sets]
+    return [First(name, _nearest(sizes, ratios, config, plan, kind), sizes, ratios) for name, sizes, ratios in sets]
 
 
-def _nearest(sizes: Sequence[float], ratios: Sequence[float], config: RunConfig, plan: Plan) -> dict[str, float]:
+def parameters_of(config: RunConfig, plan: Plan, kind: Kind) -> dict[str, str]:
+    """Every parameter of the space and its bounds, as text that two versions of the space can be compared by."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: dict[str, str] = {}
+    for _ in range(DRAWS):
+        trial = study.ask()
+        suggest(trial, config, plan, kind)
+        found |= {name: str(bounds) for name, bounds in trial.distributions.items()}
+    return dict(sorted(found.items()))
+
+
+def _learning_rate(optimizer: str, config: RunConfig) -> tuple[str, float]:
+    """The parameter's name, one an optimiser since their rates differ in size, and the middle of its bounds."""
+    if optimizer == config.train.optimizer:
+        return "learning_rate", config.train.learning_rate
+    factor = SGD_OVER_ADAMW if optimizer == "sgd" else 1 / SGD_OVER_ADAMW
+    return f"learning_rate_{optimizer}", config.train.learning_rate * factor
+
+
+def _nearest(
+    sizes: Sequence[float], ratios: Sequence[float], config: RunConfig, plan: Plan, kind: Kind
+) -> dict[str, Any]:
     """Where a set lies in the space; its scale is the mean step between its sizes."""
-    fitted = plan.anchor_sizes[0]
+    fitted = plan.anchor_sizes[0] / plan.zoom
     step = (sizes[-1] / sizes[0]) ** (1 / max(len(sizes) - 1, 1))
-    return {
-        "anchor_base": float(np.clip(sizes[0], fitted / 2, fitted * 2)),
+    card = {
+        "anchor_base": float(np.clip(sizes[0] / plan.zoom, fitted / 2, fitted * 2)),
         "anchor_scale": float(np.clip(step, *SCALES)),
+        "anchors_per_level": int(np.clip(len(sizes) // config.model.levels, *PER_LEVEL)),
         "ratio_max": float(np.clip(max(*ratios, 1 / min(ratios)), *RATIOS)),
         "learning_rate": config.train.learning_rate,
-        "warmup_fraction": config.train.warmup_fraction,
+        "warmup_fraction": float(np.clip(config.train.warmup_fraction, 0, LONGEST_WARMUP)),
     }
+    if kind == "card":
+        return card
+    recipe = flat(config)
+    wide = {field.split(".")[1]: float(np.clip(recipe[field], low, high)) for field, (low, high, _) in WIDE.items()}
+    return card | wide | {"optimizer": config.train.optimizer, "zoom": plan.zoom}

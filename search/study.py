@@ -1,159 +1,128 @@
-"""A study from its first trial to its winner: storage, sampler and pruner, the MLflow run, the plots."""
+"""A study: opened under a lock, refused where it was made for something else; and which of its trials count."""
 
-import fcntl
 import math
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Literal
+from uuid import uuid4
 
 import optuna
-from objective import objective, task
-from optuna.study import MaxTrialsCallback
-from optuna.trial import TrialState
-from space import LONGEST_WARMUP, first_trials
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+from space import LONGEST_WARMUP, Kind, first_trials, parameters_of
+from storage import Storage
 
-from cellseg import tracking
-from cellseg.config import flat, to_dict
+from cellseg.config import RunConfig, flat
 from cellseg.experiment import Prepared
-from cellseg.winner import Winner, write_winner
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+Pruner = Literal["median", "halving", "none"]
+VOLATILE = ("device", "dataset.workers")
+"""fields that workers of one study may differ in"""
+RETRIES = 5
+"""of one trial; one that brings its worker down each time is then given up"""
+STARTUP_TRIALS = 4
+"""before the median means anything"""
 
 
-def open_study(name: str, storage: str, prepared: Prepared) -> optuna.Study:
-    """The study of this name, made with its first trials where it is new.
+def open_study(
+    name: str, storage: Storage, prepared: Prepared, full_epochs: int, space: Kind, pruner: Pruner
+) -> optuna.Study:
+    """The study of this name, made where it is new.
 
-    Raises ValueError where a study of this name searched other data or another recipe.
+    prepared is what its trials train on, full_epochs the length of its finals. Raises ValueError, with what differs,
+    where a study of this name searches other data, another space or around another config.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    identity = {"digest": prepared.data.digest, "recipe": prepared.config.recipe}
-    with _locked(storage):
-        try:
-            study = optuna.create_study(
-                study_name=name,
-                storage=storage,
-                load_if_exists=True,
-                direction="maximize",
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warmup_epochs(prepared)),
-            )
-        except (SQLAlchemyError, ImportError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"--storage {storage}: no study can be kept there ({reason}); is the address right?"
-            ) from error
-        if not study.user_attrs:
-            for key, value in identity.items():
-                study.set_user_attr(key, value)
-            _enqueue(study, prepared)
-    # counted on from the trials so far: the same seed would draw the first trials again
-    study.sampler = optuna.samplers.TPESampler(seed=prepared.config.seed + len(study.trials), n_startup_trials=8)
-    found = {key: study.user_attrs.get(key) for key in identity}
-    if found != identity:
-        raise ValueError(f"--study {name}: it searched {found}, this is {identity}; choose another name")
+    identity = _identity(prepared, space, pruner) | {"epochs of the finals": str(full_epochs)}
+    with storage.locked():
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage.backend,
+            load_if_exists=True,
+            direction="maximize",
+            pruner=pruner_of(pruner, prepared.config),
+        )
+        if "identity" not in study.user_attrs and not study.trials:
+            _begin(study, prepared, identity)
+    found = study.user_attrs.get("identity", {})
+    if changes := changed(found, identity):
+        raise ValueError(
+            f"--study {name}: it was begun with another setting; choose another name with --study, or go back to "
+            + "; ".join(changes)
+        )
     return study
 
 
-@contextmanager
-def _locked(storage: str) -> Iterator[None]:
-    """One process at a time: Optuna's first use of a database is not safe among several."""
-    name = f"cellseg-{os.getuid()}-{blake2b(storage.encode(), digest_size=8).hexdigest()}.lock"
-    with (Path(tempfile.gettempdir()) / name).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+def queue_first(study: optuna.Study, prepared: Prepared, space: Kind) -> None:
+    """Put the next of the first trials into the queue, where one is left; one at a time, so that new tries go ahead."""
+    there = {trial.user_attrs.get("anchor_set") for trial in study.get_trials(deepcopy=False)}
+    for first in first_trials(prepared.config, prepared.plan, space):
+        if first.name not in there:
+            attributes = {
+                "anchor_set": first.name,
+                "anchor_sizes": list(first.anchor_sizes),
+                "aspect_ratios": list(first.aspect_ratios),
+            }
+            study.enqueue_trial(first.parameters, user_attrs=attributes)
+            return
 
 
-def run_study(
-    study: optuna.Study, prepared: Prepared, *, trials: int, runs: Path, results: Path
-) -> tuple[Winner, Path]:
-    """The winner after `trials` trials in all, and its file. Raises ValueError where no trial came to its end."""
-    parent = tracking.find_run("cellseg-search", _parent_tags(study), root=Path.cwd())
-    with tracking.start(
-        "cellseg-search",
-        f"study · {study.study_name}",
-        root=Path.cwd(),
-        params=flat(prepared.config),
-        config=to_dict(prepared.config),
-        tags=_parent_tags(study),
-        run_id=parent,
-    ) as run:
-        shared = task(prepared, runs, run.id)
-        if _ended(study) < trials:
-            stop = MaxTrialsCallback(trials, states=ENDED)
-            study.optimize(
-                lambda trial: objective(trial, shared),
-                callbacks=[_tell, stop],
-                catch=(RuntimeError, FloatingPointError),
-            )
-        winner = _winner(study)
-        path = write_winner(winner, results)
-        run.metrics({"best/AP50": winner.value}, winner.trial)
-        run.artifact(path, "study")
-        for name, figure in _figures(study).items():
-            run.figure(figure, f"study/{name}.png")
-    return winner, path
-
-
-def _tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Print how a trial ended."""
-    how = f"AP50 {trial.value:.3f}" if trial.value is not None else trial.user_attrs.get("prune_reason", "failed")
-    print(
-        f"trial {trial.number} ({trial.user_attrs.get('anchor_set', 'sampled')}): {trial.state.name}, {how}", flush=True
-    )
-
-
-def _enqueue(study: optuna.Study, prepared: Prepared) -> None:
-    for first in first_trials(prepared.config, prepared.plan):
-        attributes = {
-            "anchor_set": first.name,
-            "anchor_sizes": list(first.anchor_sizes),
-            "aspect_ratios": list(first.aspect_ratios),
-        }
-        study.enqueue_trial(first.parameters, user_attrs=attributes)
-
-
-def _warmup_epochs(prepared: Prepared) -> int:
-    """Epochs in which no trial is judged, because the longest warm-up of the space may not be over."""
-    return math.ceil(prepared.config.train.epochs * LONGEST_WARMUP)
-
-
-def _ended(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=ENDED))
-
-
-def _parent_tags(study: optuna.Study) -> dict[str, str]:
-    return {"study": study.study_name, "kind": "study", **study.user_attrs}
-
-
-def _winner(study: optuna.Study) -> Winner:
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        raise ValueError(f"study {study.study_name}: no trial was trained to its end; search on with more --trials")
-    best = study.best_trial
-    return Winner(
-        study=study.study_name,
-        digest=study.user_attrs["digest"],
-        recipe=study.user_attrs["recipe"],
-        trial=best.number,
-        value=float(study.best_value),
-        overrides=best.user_attrs["overrides"],
-    )
-
-
-def _figures(study: optuna.Study) -> dict[str, object]:
-    """History, importances and parallel coordinates; those that need more trials than there are, are left out."""
-    from optuna.importance import PedAnovaImportanceEvaluator
-    from optuna.visualization import matplotlib as charts
-
-    figures: dict[str, object] = {}
+def earlier_tries(trial: FrozenTrial) -> list[int]:
+    """Numbers of the tries that a trial is another try of, the first one first."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental charts; too few trials to tell parameters apart
-        figures["history"] = charts.plot_optimization_history(study).figure
-        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
-            evaluator = PedAnovaImportanceEvaluator()
-            figures["importances"] = charts.plot_param_importances(study, evaluator=evaluator).figure
-            figures["parallel_coordinates"] = charts.plot_parallel_coordinate(study).figure
-    return figures
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RetryHeartbeatStaleTrialCallback.retry_history(trial)
+
+
+def tries(study: optuna.Study) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """The last try of each trial, and the tries before it, whose worker died or was stopped."""
+    trials = study.get_trials(deepcopy=False)
+    again = {number for trial in trials for number in earlier_tries(trial)}
+    return [t for t in trials if t.number not in again], [t for t in trials if t.number in again]
+
+
+def cut_off(trial: FrozenTrial) -> bool:
+    """Whether a try ended for no reason of its own: its worker died or was stopped."""
+    return trial.state == TrialState.FAIL and "fail_reason" not in trial.user_attrs
+
+
+def given_up(trial: FrozenTrial) -> bool:
+    """Whether a trial was cut off once too often."""
+    return cut_off(trial) and len(earlier_tries(trial)) >= RETRIES
+
+
+def pruner_of(name: Pruner, config: RunConfig) -> optuna.pruners.BasePruner:
+    """The pruner of a name, silent until the longest warm-up of the space is over."""
+    warmup_epochs = max(1, math.ceil(config.train.epochs * LONGEST_WARMUP))
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup_epochs)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=warmup_epochs, reduction_factor=2)
+    return optuna.pruners.NopPruner()
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs, each in words."""
+    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    return [f"{name} {before.get(name, 'not there')}, now {now.get(name, 'not there')}" for name in differing]
+
+
+def _begin(study: optuna.Study, prepared: Prepared, identity: Mapping[str, str]) -> None:
+    """What a new study holds. The identity comes last: a study that was killed before it is begun again."""
+    for key, value in (
+        ("digest", prepared.data.digest),
+        ("recipe", prepared.config.recipe),
+        ("id", uuid4().hex[:8]),
+        ("identity", identity),
+    ):
+        study.set_user_attr(key, value)
+
+
+def _identity(prepared: Prepared, space: Kind, pruner: Pruner) -> dict[str, str]:
+    """All that makes two trials comparable, as text."""
+    config = {name: str(value) for name, value in flat(prepared.config).items() if name not in VOLATILE}
+    searched = {
+        f"space {name}": bounds for name, bounds in parameters_of(prepared.config, prepared.plan, space).items()
+    }
+    return {"data": prepared.data.digest, "pruner": pruner, **searched, **config}

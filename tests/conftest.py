@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tifffile
 
 from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.dataset import DataSet, open_dataset
+from cellseg.experiment import Prepared, prepare
 
 PURPLE, PINK = (110, 60, 170), (235, 200, 225)
 PLAIN = AugmentConfig(
@@ -76,6 +78,13 @@ def micro() -> ModelConfig:
         roi_batch=16,
         roi_positive_fraction=0.5,
     )
+
+
+@pytest.fixture(scope="session")
+def prepared(folder: Path, run_config: RunConfig) -> Prepared:
+    """The four images and the micro network with three levels and fitted anchors, as a study has them."""
+    model = replace(run_config.model, stages=3, anchor_sizes=None, aspect_ratios=None, sizes_per_level=2)
+    return prepare(replace(run_config, model=model), folder)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ ELSEWHERE = {
     "make demo": ".ci/run calls it",
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
+    "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",
+    "optuna-dashboard sqlite:///optuna.db": "test_storage.py reads a study through it",
 }
 
 
@@ -66,7 +68,7 @@ def settings(script, arguments):
     small = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--train.epochs": "1", "--train.steps-per-epoch": "1"}
     pairs = [*small.items(), ("--weights", "none")]
     if script.name == "optuna_study.py":
-        pairs += [("--trials", "1"), ("--trial-epochs", "1")]
+        pairs += [("--trials", "1"), ("--trial-epochs", "1"), ("--finalists", "0")]
     return [pair for pair in pairs if pair[0] not in arguments]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellseg.config import AugmentConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
-from cellseg.fingerprint import Fingerprint, apply, fingerprint, plan, sampling_weights
+from cellseg.fingerprint import Fingerprint, apply, fingerprint, network_boxes, plan, sampling_weights
 
 
 @dataclass
@@ -45,6 +45,15 @@ def test_boxes_labels_and_areas_are_those_of_the_chosen_images():
     assert found.areas[1].tolist() == [100, 400, 144]
     assert found.boxes[1].tolist() == [[0, 0, 10, 10], [60, 40, 80, 60], [20, 20, 32, 32]]
     assert found.sizes_hw == ((60, 80), (60, 80))
+
+
+def test_network_boxes_are_scaled_as_each_image_is():
+    data = Maps([cells((1, 0, 0, 10, 10)), cells(), cells((2, 0, 0, 10, 20), size_hw=(120, 160))])
+    found = fingerprint(data, range(3))
+    assert network_boxes(found, PredictConfig(zoom=2.0)).tolist() == [[0, 0, 20, 20], [0, 0, 40, 20]]
+    by_short_side = network_boxes(found, PredictConfig(short_side=120))  # images of 60 and 120 pixels
+    assert by_short_side.tolist() == [[0, 0, 20, 20], [0, 0, 20, 10]]
+    assert network_boxes(fingerprint(data, [1]), PredictConfig()).shape == (0, 4)
 
 
 def test_the_median_cell_is_brought_to_30_network_pixels():

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -23,6 +24,12 @@ SMALL = [
     *("--recipe", "demo", "--augment.crop", "64", "--train.epochs", "2", "--train.steps-per-epoch", "2"),
     *("--model.fpn-channels", "16", "--model.box-head", "16", "--model.mask-channels", "8", "--predict.zoom", "1"),
     *("--predict.detections", "60", "--predict.proposals", "100"),
+]
+
+
+STUDY = [
+    *(*SMALL, "--trials", "4", "--trial-epochs", "1", "--finalists", "1", "--final-seeds", "2", "--workers", "1"),
+    *("--yardsticks", "gated"),
 ]
 
 
@@ -69,7 +76,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     write(folder / "data", train=4, test=2)
     printed = {
-        "study": run(folder, ROOT / "search/optuna_study.py", *SMALL, "--trials", "4", "--trial-epochs", "1"),
+        "study": run(folder, ROOT / "search/optuna_study.py", *STUDY),
         "train": run(folder, ROOT / "experiments/final_train.py", *SMALL),
         "submit": run(folder, ROOT / "experiments/submit.py"),
     }
@@ -96,7 +103,10 @@ def test_the_study_tries_the_known_anchor_sets_first_and_leaves_a_winner(project
         "train.learning_rate",
         "train.warmup_fraction",
     }
+    assert winner["seeds"] == 2
+    assert winner["low"] <= winner["value"] <= winner["high"]
     assert "4 trials" in printed["study"]
+    assert "Recall check: refused" in printed["study"]
 
 
 def test_trials_are_children_of_the_study_and_hopeless_anchors_are_never_trained(project, store):
@@ -104,8 +114,16 @@ def test_trials_are_children_of_the_study_and_hopeless_anchors_are_never_trained
     (parent,) = (each for each in runs if each.data.tags.get("kind") == "study")
     children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(runs) - 1
-    assert 1 <= len(children) < 4  # the reference's set misses the sample's nuclei
-    assert "history.png" in {Path(each.path).name for each in store.list_artifacts(parent.info.run_id, "study")}
+    trials = {int(each.data.tags["trial"]): each for each in children if each.data.tags["stage"] == "trial"}
+    assert sorted(trials) == [0, 1, 2, 3]
+    refused = trials[2]  # the reference's set misses the sample's nuclei
+    assert (refused.info.status, "train/loss" in refused.data.metrics) == ("KILLED", False)
+    assert "best possible recall" in refused.data.tags["pruned"]
+    assert (trials[0].info.status, "train/loss" in trials[0].data.metrics) == ("FINISHED", True)
+    assert sum(each.data.tags["stage"] == "final" for each in children) == 2
+    kept = {Path(each.path).name for each in store.list_artifacts(parent.info.run_id, "study")}
+    assert {"history.png", "trials.csv", "finals.csv", "study.md", "best.json"} <= kept
+    assert parent.data.metrics["study/refused_trials"] >= 1
 
 
 def test_the_final_run_holds_losses_figures_pictures_and_the_checkpoint(project, store):
@@ -126,7 +144,7 @@ def test_the_final_run_holds_losses_figures_pictures_and_the_checkpoint(project,
 
 def test_the_winner_is_trained_unless_a_field_is_set_by_hand(project):
     folder, printed = project
-    assert "trial" in printed["train"]
+    assert re.search(r"trial \d with AP50 \d\.\d+ \(.* 2 seeds\)", printed["train"])
     winner = json.loads(next((folder / "search/results").glob("*/best.json")).read_text())
     (path,) = (folder / "experiments/runs").glob("*/*/run.json")
     config = json.loads(path.read_text())["config"]
@@ -146,12 +164,15 @@ def test_the_submission_passes_its_own_lint(project):
 
 def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(project):
     folder, _ = project
-    again = run(folder, ROOT / "search/optuna_study.py", *SMALL, "--trials", "4", "--trial-epochs", "1")
+    again = run(folder, ROOT / "search/optuna_study.py", *STUDY)
     assert "4 trials" in again
     name = next((folder / "search/results").iterdir()).name
     write(folder / "other", train=2, test=0, seed=5)
-    refused = run(folder, ROOT / "search/optuna_study.py", *SMALL, "--data", "other", "--study", name, code=2)
+    refused = run(folder, ROOT / "search/optuna_study.py", *STUDY, "--data", "other", "--study", name, code=2)
     assert "choose another name" in refused
+    assert re.search(r"data \w+, now \w+", refused)
+    changed = run(folder, ROOT / "search/optuna_study.py", *STUDY, "--train.batch", "3", code=2)
+    assert "train.batch 2, now 3" in changed
 
 
 def test_a_winner_or_checkpoint_of_other_data_is_not_picked_up(project):

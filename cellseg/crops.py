@@ -1,0 +1,100 @@
+"""A fixed, stratified share of a data set's pixels: crops of its images, appended to it as further images.
+
+Letters: K crops, C classes, h height, w width of a crop.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from cellseg.annotations import Cell
+from cellseg.codes import Array
+from cellseg.config import RunConfig
+from cellseg.dataset import DataSet
+from cellseg.label_maps import codes_of
+from cellseg.splits import choose
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A window of an image."""
+
+    index: int
+    rows: slice
+    columns: slice
+
+
+@dataclass(frozen=True, eq=False)
+class CropCells:
+    """The cells of a crop, cut where it ends; of overlapping cells, what the label maps show."""
+
+    kept: Array
+    """(C, h, w) int32"""
+
+    def label_maps(self, size_hw: tuple[int, int]) -> Array:
+        """(C, h, w) int32, ids as in the whole image."""
+        return self.kept.copy()
+
+    def cells(self, label_maps: Array) -> list[Cell]:
+        """The cells of the label maps, by class and id."""
+        return [Cell(code, label) for label, plane in enumerate(label_maps, start=1) for code in codes_of(plane)]
+
+    def overlaps(self, label_maps: Array) -> int:
+        """None: each pixel of a label map has one id."""
+        return 0
+
+
+def crops_of(data: DataSet, indices: Sequence[int], config: RunConfig, share: float) -> list[Crop]:
+    """About that share of all crops of the images, chosen so that each class keeps the same share of its cells.
+
+    A crop has room for every view that training cuts; where views are whole images, so are the crops. The choice
+    follows from dataset.split_seed. The config must have no field left to the Plan.
+    """
+    found = [crop for index in indices for crop in _grid(index, data.records[index].size_hw, config)]
+    if len(found) < 2:
+        return found
+    counts = np.array([_cell_counts(data.label_maps(crop.index)[:, crop.rows, crop.columns]) for crop in found])
+    kept = choose(np.arange(len(found)), counts, share, config.dataset.split_seed)
+    return [crop for crop, chosen in zip(found, kept, strict=True) if chosen]
+
+
+def with_crops(data: DataSet, crops: Sequence[Crop]) -> DataSet:
+    """The data set with the crops after its own images; digest, names and colours stay as they are."""
+    records, annotations, counts = list(data.records), list(data.annotations), [data.cell_counts]
+    kept = dict(data.kept)
+    next_id = max((record.image_id for record in records), default=0) + 1
+    for number, crop in enumerate(crops):
+        whole = data.records[crop.index]
+        image = np.ascontiguousarray(data.image(crop.index)[crop.rows, crop.columns])
+        label_maps = np.ascontiguousarray(data.label_maps(crop.index)[:, crop.rows, crop.columns])
+        kept[len(records)] = image, label_maps
+        name = f"{whole.name} y{crop.rows.start} x{crop.columns.start}"
+        size_hw = (image.shape[0], image.shape[1])
+        records.append(replace(whole, name=name, size_hw=size_hw, image_id=next_id + number))
+        annotations.append(CropCells(label_maps))
+        counts.append(_cell_counts(label_maps)[None])
+    return replace(
+        data,
+        records=tuple(records),
+        annotations=tuple(annotations),
+        cell_counts=np.concatenate(counts),
+        kept=kept,
+    )
+
+
+def _grid(index: int, size_hw: tuple[int, int], config: RunConfig) -> list[Crop]:
+    """The crops that an image is cut into: all of it, without overlap."""
+    side = max(size_hw)
+    if config.augment.crop:
+        side = math.ceil(config.augment.crop / config.predict.scale_of(size_hw) * config.augment.zoom_jitter)
+    edges = [np.linspace(0, length, max(1, length // side) + 1).round().astype(int).tolist() for length in size_hw]
+    rows, columns = ([slice(*pair) for pair in pairwise(ends)] for ends in edges)
+    return [Crop(index, row, column) for row in rows for column in columns]
+
+
+def _cell_counts(label_maps: Array) -> Array:
+    """Cells (C,) int64 of each class."""
+    return np.array([len(np.unique(plane[plane > 0])) for plane in label_maps], np.int64)

@@ -1,0 +1,77 @@
+"""The rungs of a search: short trials on a subset, pruned on the way; then the best in full, with several seeds."""
+
+from dataclasses import dataclass
+
+import optuna
+from objective import YARDSTICKS, Task, final, objective
+from optuna.trial import FrozenTrial, TrialState
+from storage import Storage
+from study import queue_first, tries
+from workers import Stop, work
+
+
+@dataclass(frozen=True)
+class Finals:
+    """Which settings are trained in full, and how often."""
+
+    candidates: int
+    """the best so many trials; with 0 there are no finals"""
+    seeds: int
+    yardsticks: bool
+    """the yardsticks as well, whatever their rank"""
+
+
+def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, finals: Finals, stop: Stop) -> None:
+    """Run this worker's share of a study that shall have so many trials, then of its finals.
+
+    Raises KeyboardInterrupt when stopped, ValueError where trial after trial fails.
+    """
+    seed = shared.whole.config.seed
+    work(
+        *(study, storage, trials, seed, lambda trial: objective(trial, shared), stop),
+        fill=lambda study: queue_first(study, shared.prepared, shared.space),
+    )
+    if not finals.candidates:
+        return
+    last_rung = open_finals(study, storage, finals, seed)
+    work(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop)
+
+
+def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_seed: int) -> optuna.Study:
+    """The study of a study's finals: one trial for each candidate and seed, added where they are not there yet."""
+    with storage.locked():
+        opened = optuna.create_study(
+            study_name=finals_name(study),
+            storage=storage.backend,
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.NopPruner(),
+        )
+        if "id" not in opened.user_attrs:
+            opened.set_user_attr("id", study.user_attrs["id"])
+        there = {(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in opened.trials}
+        for seed in range(first_seed, first_seed + finals.seeds):  # a seed of all first: an early end is a fair one
+            for trial in candidates(study, finals):
+                place = {"candidate": trial.number, "seed": seed}
+                if (trial.number, seed) not in there:
+                    opened.enqueue_trial(place, user_attrs={**place, "overrides": trial.user_attrs["overrides"]})
+    return opened
+
+
+def finals_name(study: optuna.Study) -> str:
+    """The name of the study that holds a study's finals."""
+    return f"{study.study_name} finals"
+
+
+def candidates(study: optuna.Study, finals: Finals) -> list[FrozenTrial]:
+    """The best trials that came to their end, and where they are wanted the yardsticks, the best first."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ranked = sorted(done, key=lambda trial: (-_value(trial), trial.number))
+    yardsticks = [t for t in ranked if finals.yardsticks and t.user_attrs.get("anchor_set") in YARDSTICKS]
+    best = ranked[: finals.candidates]
+    return best + [trial for trial in yardsticks if trial not in best]
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return float(trial.value)

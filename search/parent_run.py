@@ -1,0 +1,75 @@
+"""The MLflow run of a study, which the runs of its trials are children of."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import optuna
+from figures import figures_of
+from objective import EXPERIMENT, end_run, run_tags
+from storage import Storage
+from study import given_up
+from study_report import GIVEN_UP, Outcome, importances, saved
+
+from cellseg import tracking
+from cellseg.config import RunConfig, flat, to_dict
+
+
+def find(study: optuna.Study) -> str | None:
+    """The id of a study's run in the store that this machine tracks to, or None."""
+    return tracking.find_run(EXPERIMENT, _tags(study), root=Path.cwd())
+
+
+@contextmanager
+def opened(study: optuna.Study, storage: Storage, config: RunConfig) -> Iterator[tracking.Run]:
+    """The run of a study, made where there is none; calls that help each other share it."""
+    with ExitStack() as stack:
+        with storage.locked():
+            run = stack.enter_context(
+                tracking.start(
+                    EXPERIMENT,
+                    f"study · {study.study_name}",
+                    root=Path.cwd(),
+                    params=flat(config),
+                    config=to_dict(config),
+                    tags=_tags(study),
+                    run_id=find(study),
+                )
+            )
+        yield run
+
+
+def log(run: tracking.Run, study: optuna.Study, outcome: Outcome, files: Mapping[str, Path]) -> None:
+    """Keep the report, its figures and its numbers with the run."""
+    for path in files.values():
+        run.artifact(path, "study")
+    for name, figure in figures_of(study, outcome).items():
+        run.figure(figure, f"study/{name}.png")
+    for trial in filter(given_up, outcome.trials):
+        if lost := tracking.find_run(EXPERIMENT, run_tags(study, trial), root=Path.cwd()):
+            end_run(lost, GIVEN_UP)
+    spared = saved(outcome)
+    numbers = {
+        "study/refused_trials": spared.refused,
+        "study/refused_seconds_saved": spared.refused_seconds,
+        "study/pruned_trials": spared.pruned,
+        "study/pruned_seconds_saved": spared.pruned_seconds,
+        **{f"importance/{name}": share for name, share in importances(study).items()},
+    }
+    if outcome.finalists:
+        best = outcome.finalists[0]
+        numbers |= {"best/AP50": best.mean, "best/AP50_low": min(best.values), "best/AP50_high": max(best.values)}
+    elif any(trial.value is not None for trial in outcome.trials):
+        numbers["best/AP50"] = max(trial.value for trial in outcome.trials if trial.value is not None)
+    run.metrics(numbers, len(outcome.trials) + len(outcome.finals) + len(outcome.earlier))
+
+
+def _tags(study: optuna.Study) -> dict[str, str]:
+    attributes = study.user_attrs
+    return {
+        "kind": "study",
+        "study": study.study_name,
+        "study_id": attributes["id"],
+        "digest": attributes["digest"],
+        "recipe": attributes["recipe"],
+    }

@@ -1,0 +1,135 @@
+"""Where studies are kept: SQLite for one machine, PostgreSQL for several; and a lock that all their workers share."""
+
+import fcntl
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+BUSY_SECONDS = 60
+"""that a worker waits for SQLite while others write"""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An open storage; what reads and then writes holds its lock."""
+
+    address: str
+    backend: RDBStorage
+
+    def locked(self) -> AbstractContextManager[None]:
+        """One process at a time."""
+        return locked(self.address)
+
+    def beat(self, study: str, trial: int) -> None:
+        """Say that this trial of this study is alive."""
+        study_id = self.backend.get_study_id_from_name(study)
+        self.backend.record_heartbeat(self.backend.get_trial_id_from_study_id_trial_number(study_id, trial))
+
+
+def open_storage(address: str, heartbeat: int) -> Storage:
+    """The storage of an address, made where it is new; a trial is dead after three heartbeats of silence, in seconds.
+
+    Raises ValueError where the address cannot be used.
+    """
+    connect = {"timeout": BUSY_SECONDS} if _url(address).get_backend_name() == "sqlite" else {}
+    try:
+        with locked(address), warnings.catch_warnings():  # a database that several processes make at once breaks
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            backend = RDBStorage(
+                address,
+                engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
+                heartbeat_interval=heartbeat,
+                grace_period=3 * heartbeat,
+            )
+    except (SQLAlchemyError, ImportError) as error:
+        raise _unusable(address, error) from error
+    return Storage(address, backend)
+
+
+@contextmanager
+def one_line_if_lost(address: str) -> Iterator[None]:
+    """Raises ValueError where the block loses its connection to the storage."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"--storage {_shown(address)}: lost on the way ({cause}); once it is back, the same command goes on"
+        ) from error
+
+
+@contextmanager
+def locked(address: str) -> Iterator[None]:
+    """One process at a time, on this machine (SQLite) or on all (PostgreSQL); the lock of a process that dies is free.
+
+    Raises ValueError where the address cannot be used.
+    """
+    url = _url(address)
+    if url.get_backend_name() == "sqlite":
+        with _file_locked(address, Path(url.database or "")):
+            yield
+    else:
+        with _server_locked(address, url):
+            yield
+
+
+@contextmanager
+def _file_locked(address: str, database: Path) -> Iterator[None]:
+    try:
+        held = database.with_name(f"{database.name}.lock").open("w")
+    except (OSError, ValueError) as error:  # ValueError: no name at all
+        raise _unusable(address, error) from error
+    with held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _server_locked(address: str, url: URL) -> Iterator[None]:
+    key = int.from_bytes(blake2b(b"cellseg search", digest_size=8).digest(), signed=True)
+    try:
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        connection = engine.connect()
+    except (SQLAlchemyError, ImportError) as error:
+        raise _unusable(address, error) from error
+    with connection:  # closing it frees the lock, and so does the death of this process
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        yield
+
+
+def _url(address: str) -> URL:
+    """The parsed address. Raises ValueError for what is neither SQLite nor PostgreSQL."""
+    try:
+        url = make_url(address)
+    except SQLAlchemyError as error:
+        raise _unusable(address, error) from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise _unusable(address, ValueError(f"{url.get_backend_name()} is not known here"))
+    return url
+
+
+def _unusable(address: str, error: Exception) -> ValueError:
+    """One line without the password."""
+    reason = str(error).strip().splitlines()[0]
+    if isinstance(error, ImportError):
+        reason = "its driver is missing: pip install 'cellseg[postgres]'"
+    return ValueError(
+        f"--storage {_shown(address)}: no study can be kept there ({reason}); "
+        "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+    )
+
+
+def _shown(address: str) -> str:
+    """The address without its password."""
+    with suppress(SQLAlchemyError):
+        return make_url(address).render_as_string(hide_password=True)
+    return address

@@ -1,0 +1,320 @@
+"""What a study brought, for people and for final_train.py: trials.csv, finals.csv, best.json, study.md.
+
+Letters: none; AP50 is of the validation images throughout.
+"""
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import optuna
+from ladder import finals_name
+from objective import YARDSTICKS
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from storage import Storage
+from study import RETRIES, cut_off, earlier_tries, given_up, tries
+
+from cellseg.winner import Winner, write_winner
+
+GIVEN_UP = f"its worker died {RETRIES + 1} times"
+FEWEST_RANKED = 5
+"""trials that came to their end, under which no knob is said to matter"""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was not trained, and how long it would have taken."""
+
+    refused: int
+    """trials whose anchors could not win"""
+    refused_seconds: float
+    recall_ms: float
+    """that finding it out took, the median"""
+    pruned: int
+    """trials that the pruner stopped"""
+    pruned_seconds: float
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A setting that was trained in full."""
+
+    candidate: int
+    """its trial"""
+    values: tuple[float, ...]
+    """AP50 of its seeds"""
+
+    @property
+    def mean(self) -> float:
+        """Of its seeds."""
+        return mean(self.values)
+
+    @property
+    def range(self) -> float:
+        """From the worst seed to the best."""
+        return max(self.values) - min(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ({min(self.values):.3f} to {max(self.values):.3f})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study and its finals, read once."""
+
+    name: str
+    digest: str
+    recipe: str
+    trials: Sequence[FrozenTrial]
+    """the last try of each"""
+    earlier: Sequence[FrozenTrial]
+    """tries whose worker died or was stopped"""
+    finals: Sequence[FrozenTrial]
+    finalists: Sequence[Finalist]
+    """the best first; those with fewer seeds come last"""
+
+    def ended(self, state: TrialState) -> list[FrozenTrial]:
+        """Trials in a state."""
+        return [trial for trial in self.trials if trial.state == state]
+
+
+def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
+    """What a study has brought so far."""
+    last, earlier = tries(study)
+    finals: list[FrozenTrial] = []
+    if finals_name(study) in optuna.get_all_study_names(storage.backend):
+        finals, _ = tries(optuna.load_study(study_name=finals_name(study), storage=storage.backend))
+    values: dict[int, list[float]] = {}
+    for trial in finals:
+        if trial.state == TrialState.COMPLETE:
+            values.setdefault(trial.user_attrs["candidate"], []).append(_value(trial))
+    finalists = [Finalist(candidate, tuple(each)) for candidate, each in values.items()]
+    finalists.sort(key=lambda each: (-len(each.values), -each.mean))
+    attributes = study.user_attrs
+    return Outcome(study.study_name, attributes["digest"], attributes["recipe"], last, earlier, finals, finalists)
+
+
+def winner_of(outcome: Outcome) -> Winner:
+    """The finalist with the highest mean, or without finals the best trial. Raises ValueError without either."""
+    done = {trial.number: trial for trial in outcome.ended(TrialState.COMPLETE)}
+    if not done:
+        raise ValueError(f"study {outcome.name}: no trial was trained to its end; search on with more --trials")
+    named = partial(Winner, study=outcome.name, digest=outcome.digest, recipe=outcome.recipe)
+    if not outcome.finalists:
+        best = max(done.values(), key=lambda trial: (_value(trial), -trial.number))
+        return named(trial=best.number, value=_value(best), overrides=best.user_attrs["overrides"])
+    first = outcome.finalists[0]
+    return named(
+        trial=first.candidate,
+        value=first.mean,
+        overrides=done[first.candidate].user_attrs["overrides"],
+        seeds=len(first.values),
+        low=min(first.values),
+        high=max(first.values),
+    )
+
+
+def write_report(study: optuna.Study, outcome: Outcome, folder: Path, command: str) -> dict[str, Path]:
+    """The files of a study by name: the tables and study.md always, best.json once a trial came to its end."""
+    place = folder / outcome.name
+    place.mkdir(parents=True, exist_ok=True)
+    files = {"trials.csv": place / "trials.csv", "finals.csv": place / "finals.csv"}
+    _write_csv(trial_rows(outcome), files["trials.csv"])
+    _write_csv(final_rows(outcome), files["finals.csv"])
+    if outcome.ended(TrialState.COMPLETE):
+        files["best.json"] = write_winner(winner_of(outcome), folder)
+        files["study.md"] = place / "study.md"
+        _write_whole("\n".join(summary(study, outcome, command)) + "\n", files["study.md"])
+    return files
+
+
+def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """A row a try: number, state, prune_reason, value, every parameter, seconds, then what else is known."""
+    tried = sorted([*outcome.trials, *outcome.earlier], key=lambda trial: trial.number)
+    names = sorted({name for trial in tried for name in trial.params})
+    return [
+        {
+            "number": trial.number,
+            "state": trial.state.name,
+            "prune_reason": trial.user_attrs.get("prune_reason", ""),
+            "value": "" if trial.value is None else round(trial.value, 4),
+            **{name: _short(trial.params.get(name, "")) for name in names},
+            "seconds": round(seconds_of(trial), 1),
+            "anchor_set": trial.user_attrs.get("anchor_set", "sampled"),
+            "anchor_recall": _short(trial.user_attrs.get("anchor_recall", "")),
+            "fail_reason": _fail_reason(trial, outcome),
+            "retry_of": next(iter(earlier_tries(trial)), ""),
+            "run_id": trial.user_attrs.get("run_id", ""),
+        }
+        for trial in tried
+    ]
+
+
+def final_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """A row for each candidate and seed."""
+    return [
+        {
+            "candidate": trial.user_attrs["candidate"],
+            "seed": trial.user_attrs["seed"],
+            "state": trial.state.name,
+            "value": "" if trial.value is None else round(trial.value, 4),
+            "seconds": round(seconds_of(trial), 1),
+            "fail_reason": trial.user_attrs.get("fail_reason", ""),
+            "run_id": trial.user_attrs.get("run_id", ""),
+        }
+        for trial in sorted(outcome.finals, key=lambda trial: (trial.user_attrs["candidate"], trial.user_attrs["seed"]))
+    ]
+
+
+def saved(outcome: Outcome) -> Saved:
+    """Trials that were refused or stopped, and the time to the length of a typical trained one that this saved."""
+    trained = [seconds_of(trial) for trial in outcome.ended(TrialState.COMPLETE)]
+    typical = median(trained) if trained else 0.0
+    pruned = outcome.ended(TrialState.PRUNED)
+    refused = [trial for trial in pruned if not trial.intermediate_values]
+    stopped = [trial for trial in pruned if trial.intermediate_values]
+    checks = [trial.user_attrs["recall_ms"] for trial in outcome.trials if "recall_ms" in trial.user_attrs]
+    return Saved(
+        refused=len(refused),
+        refused_seconds=sum(max(0.0, typical - seconds_of(trial)) for trial in refused),
+        recall_ms=median(checks) if checks else 0.0,
+        pruned=len(stopped),
+        pruned_seconds=sum(max(0.0, typical - seconds_of(trial)) for trial in stopped),
+    )
+
+
+def summary(study: optuna.Study, outcome: Outcome, command: str) -> list[str]:
+    """Ten lines on what was learned."""
+    winner, spared = winner_of(outcome), saved(outcome)
+    complete = outcome.ended(TrialState.COMPLETE)
+    failed = [trial for trial in outcome.ended(TrialState.FAIL) if given_up(trial) or not cut_off(trial)]
+    spent = sum(seconds_of(trial) for trial in [*outcome.trials, *outcome.earlier, *outcome.finals])
+    settings = ", ".join(f"{name.split('.')[1]} {_listed(value)}" for name, value in winner.overrides.items())
+    return [
+        f"# Study {outcome.name}",
+        "",
+        f"- **Tried**: {len(outcome.trials)} trials of recipe {outcome.recipe} on data {outcome.digest}: "
+        f"{len(complete)} trained to their end, {spared.pruned} stopped by the pruner, {spared.refused} refused for "
+        f"their anchors, {len(failed)} failed; then {len(outcome.finals)} trainings in full. "
+        f"{spent / 3600:.1f} hours of training.",
+        f"- **Best**: trial {winner.trial}, {winner.score}: {settings}.",
+        f"- **Runners-up**: {_runners_up(outcome)}.",
+        *(f"- **Against {_yardstick_name(name)}**: {_margin(outcome, winner, name)}." for name in YARDSTICKS),
+        f"- **What mattered**: {_importance(study, outcome)}.",
+        f"- **Noise**: {_noise(outcome)}.",
+        f"- **Recall check**: refused {spared.refused} trials in {spared.recall_ms:.0f} ms each, which saved about "
+        f"{_minutes(spared.refused_seconds)} of training; the pruner saved about {_minutes(spared.pruned_seconds)}.",
+        f"- **Nothing lost**: {len(outcome.earlier)} tries were cut off and went on as another try.",
+        f"- **Again**: `{command}`",
+    ]
+
+
+def importances(study: optuna.Study) -> Mapping[str, float]:
+    """Share of each parameter, the greatest first (PED-ANOVA); empty where too few trials came to their end."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_RANKED:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """How long a try took; 0 where it has not ended."""
+    return trial.duration.total_seconds() if trial.duration else 0.0
+
+
+def _runners_up(outcome: Outcome) -> str:
+    others = [f"trial {each.candidate} {each}" for each in outcome.finalists[1:]]
+    return ", ".join(others) or "no other setting was trained in full"
+
+
+def _yardstick_name(name: str) -> str:
+    return "torchvision's default anchors" if name == "torchvision" else f"the {name}'s anchors"
+
+
+def _margin(outcome: Outcome, winner: Winner, name: str) -> str:
+    """The winner's lead over a yardstick, both trained in full where they were, else both as trials."""
+    yardstick = next((t for t in outcome.trials if t.user_attrs.get("anchor_set") == name), None)
+    if yardstick is None or yardstick.state in (TrialState.WAITING, TrialState.RUNNING):
+        return "not tried yet"
+    if yardstick.number == winner.trial:
+        return "this is the best"
+    full = {each.candidate: each for each in outcome.finalists}
+    if winner.trial in full and yardstick.number in full:
+        best, other = full[winner.trial], full[yardstick.number]
+        lead = best.mean - other.mean
+        apart = "beyond" if lead > max(best.range, other.range) else "within"
+        return f"{lead:+.3f} AP50 in full ({other}), {apart} the range of the seeds"
+    if yardstick.value is None:
+        return f"not trained: {yardstick.user_attrs.get('prune_reason') or _fail_reason(yardstick, outcome)}"
+    best_trial = next(trial for trial in outcome.trials if trial.number == winner.trial)
+    return f"{_value(best_trial) - _value(yardstick):+.3f} AP50 as a trial ({_value(yardstick):.3f}), one seed each"
+
+
+def _importance(study: optuna.Study, outcome: Outcome) -> str:
+    shares = importances(study)
+    complete = len(outcome.ended(TrialState.COMPLETE))
+    if not shares:
+        return f"too few trials came to their end to tell ({complete} of {FEWEST_RANKED})"
+    listed = [f"{name} {share:.0%}" for name, share in shares.items()]
+    half = -(-len(listed) // 2)
+    return f"{', '.join(listed[:half])}; little: {', '.join(listed[half:])} (PED-ANOVA over {complete} trials)"
+
+
+def _noise(outcome: Outcome) -> str:
+    several = [each for each in outcome.finalists if len(each.values) > 1]
+    if not several:
+        return "not measured; train several settings in full with several seeds (--finalists, --final-seeds)"
+    ranges = [each.range for each in several]
+    seeds = min(len(each.values) for each in several)
+    return (
+        f"one setting's AP50 differs by {mean(ranges):.3f} between seeds (mean range of {len(several)} settings, "
+        f"{seeds} seeds each; largest {max(ranges):.3f}): smaller leads mean nothing"
+    )
+
+
+def _fail_reason(trial: FrozenTrial, outcome: Outcome) -> str:
+    if not cut_off(trial):
+        return str(trial.user_attrs.get("fail_reason", ""))
+    if given_up(trial):
+        return GIVEN_UP
+    how = "stopped" if trial.user_attrs.get("interrupted") else "its worker died"
+    return f"{how}; went on as another try" if trial in outcome.earlier else f"{how}; the next call goes on with it"
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return float(trial.value)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _listed(value: Any) -> str:
+    return "(" + ", ".join(str(_short(each)) for each in value) + ")" if isinstance(value, list) else str(_short(value))
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _write_whole(text: str, path: Path) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text)
+    partial.replace(path)

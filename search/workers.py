@@ -1,0 +1,265 @@
+"""Workers of a study: each claims a trial, runs it and tells how it ended, until none is left; any of them may die.
+
+A trial whose worker died is found by its silent heartbeat, one whose worker was stopped by its mark; both are queued
+again, at most RETRIES times, and go on from the checkpoint of their last epoch.
+"""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from types import FrameType
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from storage import Storage
+from study import RETRIES, cut_off, tries
+
+Objective = Callable[[optuna.Trial], float]
+Fill = Callable[[optuna.Study], None]
+FAILURES_IN_A_ROW = 3
+"""after which a worker gives up: the cause is then not in the trial"""
+STARTUP_TRIALS = 8
+"""drawn at random before the sampler learns"""
+POLL_SECONDS = 2.0
+OF_A_TRY = ("worker", "interrupted")
+"""attributes that a new try of a trial does not inherit"""
+
+
+class Stop:
+    """Whether to end soon: after Ctrl-C or SIGTERM, or once the process that started this worker is gone.
+
+    The second Ctrl-C ends at once, with KeyboardInterrupt.
+    """
+
+    def __init__(self, parent: int | None = None) -> None:
+        self.asked = False
+        self.parent = parent
+
+    def __call__(self) -> bool:
+        """Whether to end soon."""
+        return self.asked or (self.parent is not None and os.getppid() != self.parent)
+
+    def __enter__(self) -> "Stop":
+        self._before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this epoch; the same command goes on", file=sys.stderr, flush=True)
+
+
+def work(
+    study: optuna.Study, storage: Storage, wanted: int, seed: int, run: Objective, stop: Stop, fill: Fill | None = None
+) -> None:
+    """Run trials until `wanted` have ended, in whatever worker; waits for those of the others.
+
+    Where no trial waits, fill may queue one; else the sampler draws it.
+    Raises KeyboardInterrupt when stopped, ValueError after FAILURES_IN_A_ROW.
+    """
+    failures: list[str] = []
+    while not stop():
+        with storage.locked():
+            trial = claim(study, storage, wanted, seed, fill)
+            waiting_for = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if trial is not None:
+            reason = _run(study, storage, trial, run)
+            failures = [*failures, reason] if reason else []
+            if len(failures) == FAILURES_IN_A_ROW:
+                raise ValueError(
+                    f"{len(failures)} trials failed one after another, the last with {reason}; "
+                    f"mend that, then give the same command with more --trials"
+                )
+        elif waiting_for:
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+    raise KeyboardInterrupt
+
+
+def claim(
+    study: optuna.Study, storage: Storage, wanted: int, seed: int, fill: Fill | None = None
+) -> optuna.Trial | None:
+    """A trial that is now this worker's; None where `wanted` were claimed. To be called under the storage's lock.
+
+    What is drawn follows from the seed and the trial's number, so that no two workers draw the same.
+    """
+    _queue_again(study)
+    last, _ = tries(study)
+    if sum(trial.state != TrialState.WAITING for trial in last) >= wanted:
+        return None
+    if fill and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        fill(study)
+    drawn = int(np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=drawn, n_startup_trials=STARTUP_TRIALS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a heartbeat without Study.optimize: here it is `heartbeat` below
+        trial = study.ask()
+    storage.beat(study.study_name, trial.number)
+    trial.set_user_attr("worker", f"{os.uname().nodename}:{os.getpid()}")
+    return trial
+
+
+def gpus(device: str) -> list[str]:
+    """The GPUs of this machine by the names that CUDA_VISIBLE_DEVICES has; none where the device is another."""
+    import torch
+
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def spawn(count: int, devices: Sequence[str]) -> int:
+    """The exit code of `count` workers, processes with this one's command line, once all have ended.
+
+    They are not in this one's process group: Ctrl-C reaches them once, from here.
+    """
+    command = [sys.executable, *sys.argv]
+    workers = {
+        subprocess.Popen(
+            [*command, "--worker", str(number)], env=_environment(number, count, devices), start_new_session=True
+        ): number
+        for number in range(1, count + 1)
+    }
+    with _passed_on(list(workers)):
+        codes = [_ended(process, number) for process, number in workers.items()]
+    if 0 in codes:  # this worker has seen the last trial end
+        return 0
+    return next((code for code in codes if code > 0), 1)
+
+
+@contextmanager
+def heartbeat(study: optuna.Study, storage: Storage, trial: int) -> Iterator[None]:
+    """Beats while the block runs; a storage that is away for a moment does not end it."""
+    done = threading.Event()
+    interval = storage.backend.get_heartbeat_interval()
+
+    def beat() -> None:
+        while not done.wait(interval):
+            try:
+                storage.beat(study.study_name, trial)
+            except (SQLAlchemyError, StorageInternalError) as error:
+                print(f"trial {trial}: no heartbeat ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _queue_again(study: optuna.Study) -> None:
+    """Trials whose worker died or was stopped: FAIL, and a new try in the queue."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        fail_stale_trials(study)
+    last, _ = tries(study)
+    for trial in last:
+        died_while_claiming = trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs
+        if died_while_claiming:
+            study.tell(trial.number, state=TrialState.FAIL)
+        if died_while_claiming or cut_off(trial):
+            _try_again(study, trial)
+
+
+def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    again = deepcopy(trial)
+    again.user_attrs = {name: value for name, value in trial.user_attrs.items() if name not in OF_A_TRY}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, again)
+
+
+def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Objective) -> str:
+    """Run a trial and tell how it ended; why it failed, or nothing."""
+    reason, value, state = "", None, TrialState.FAIL
+    try:
+        with heartbeat(study, storage, trial.number):
+            value = run(trial)
+        state = TrialState.COMPLETE
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except UpdateFinishedTrialError:
+        return _taken_over(trial)
+    except (RuntimeError, FloatingPointError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        trial.set_user_attr("fail_reason", reason)
+        gc.collect()  # the memory that it took is the next trial's
+    except BaseException:  # stopped, or something that the user can mend: the trial is tried again
+        trial.set_user_attr("interrupted", True)
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
+        return _taken_over(trial)
+    _tell(study.tell(trial, value, state))
+    return reason
+
+
+def _taken_over(trial: optuna.Trial) -> str:
+    print(f"trial {trial.number}: this worker was silent for long, so another one took it over", flush=True)
+    return ""
+
+
+def _tell(trial: FrozenTrial) -> None:
+    """Print how a trial ended."""
+    attributes = trial.user_attrs
+    reason = attributes.get("prune_reason") or attributes.get("fail_reason")
+    how = reason or f"AP50 {trial.value:.3f}"
+    print(f"trial {trial.number} ({_kind(trial)}): {trial.state.name}, {how}", flush=True)
+
+
+def _kind(trial: FrozenTrial) -> str:
+    if "candidate" in trial.user_attrs:
+        return f"final of trial {trial.user_attrs['candidate']}, seed {trial.user_attrs['seed']}"
+    return str(trial.user_attrs.get("anchor_set", "sampled"))
+
+
+def _environment(number: int, count: int, devices: Sequence[str]) -> dict[str, str]:
+    """A worker's own GPU where there are several, its share of the cores, and no progress bar."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    own = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if len(devices) > 1 else {}
+    return {"OMP_NUM_THREADS": str(threads), **os.environ, **own, "TQDM_DISABLE": "1"}
+
+
+@contextmanager
+def _passed_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to the workers; this process waits for them."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for each in workers:
+            each.send_signal(number)
+
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _ended(process: subprocess.Popen[bytes], number: int) -> int:
+    code = process.wait()
+    if code < 0:
+        name = signal.Signals(-code).name
+        print(f"worker {number} was killed ({name}); the others, or the same command, go on with its trial", flush=True)
+    return code

@@ -1,0 +1,103 @@
+"""Which trials are trained, and what stops them."""
+
+import dataclasses
+
+import objective
+import optuna
+import pytest
+from mlflow import MlflowClient
+from space import first_trials
+
+from cellseg.train import EpochReport
+
+
+@pytest.fixture
+def shared(prepared, tmp_path, monkeypatch):
+    """What the trials of a study share, tracked in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return objective.task(
+        prepared, prepared, space="card", yardsticks=False, runs=tmp_path, parent=None, stop=lambda: False
+    )
+
+
+def study_of(shared, anchor_set):
+    """A study in memory whose next trial is this first trial."""
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("id", "x")
+    for first in first_trials(shared.prepared.config, shared.prepared.plan, "card"):
+        if first.name == anchor_set:
+            sets = {"anchor_sizes": list(first.anchor_sizes), "aspect_ratios": list(first.aspect_ratios)}
+            study.enqueue_trial(first.parameters, user_attrs={"anchor_set": first.name, **sets})
+    return study
+
+
+def runs(tmp_path):
+    store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return store.search_runs([store.get_experiment_by_name("cellseg-search").experiment_id])
+
+
+def test_anchors_that_miss_the_cells_are_refused_before_any_training(shared, tmp_path):
+    trial = study_of(shared, "reference").ask()
+    with pytest.raises(optuna.TrialPruned, match=r"best possible recall 0\.\d\d is under 0\.\d\d, 50% of the fitted"):
+        objective.objective(trial, shared)
+    assert trial.user_attrs["anchor_recall"] < 0.5
+    assert "best possible recall" in trial.user_attrs["prune_reason"]
+    assert trial.user_attrs["recall_ms"] < 1000
+    assert list(tmp_path.glob("**/*.pt")) == []
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
+    assert run.info.run_name.startswith("trial-000 · a")
+
+
+def test_a_yardstick_is_trained_whatever_its_anchors_and_is_not_stopped(shared, tmp_path):
+    study = study_of(shared, "reference")
+    study.pruner = optuna.pruners.ThresholdPruner(lower=2.0)
+    trial = study.ask()
+    value = objective.objective(trial, dataclasses.replace(shared, yardsticks=True))
+    assert 0 <= value <= 1
+    assert sorted(trial.study.trials[0].intermediate_values) == [1, 2]
+    assert trial.user_attrs["anchor_recall"] < 0.5
+
+
+def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path):
+    trial = study_of(shared, "fitted").ask()
+    objective.objective(trial, shared)
+    assert list(tmp_path.glob("*/*/*.pt")) == []
+    store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    kept = store.list_artifacts(trial.user_attrs["run_id"], "checkpoints")
+    assert [each.path for each in kept] == ["checkpoints/best.pt"]
+
+
+def report(epoch, ap50, replayed=False):
+    return EpochReport(epoch, epoch, {"val/AP50": ap50}, [], {}, False, None, replayed)
+
+
+def test_a_trial_that_falls_behind_is_stopped_and_says_so():
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=0.3))
+    watcher = objective.Watcher(study.ask(), epochs=9, stop=lambda: False)
+    assert not watcher.epoch(report(1, 0.4))
+    assert not watcher.epoch(report(2, 0.2, replayed=True))  # judged before the interruption
+    assert watcher.epoch(report(3, 0.2))
+    assert "0.200 after epoch 3" in watcher.reason
+
+
+def test_a_trial_ends_between_epochs_when_the_study_is_to_stop_but_finishes_its_last_one():
+    watcher = objective.Watcher(optuna.create_study().ask(), epochs=2, stop=lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        watcher.epoch(report(1, 0.1))
+    assert not watcher.epoch(report(2, 0.1))
+
+
+def test_a_search_without_validation_images_is_refused(prepared):
+    with pytest.raises(ValueError, match=r"validate on.*--dataset\.validation-fraction"):
+        objective.task(
+            prepared,
+            dataclasses.replace(prepared, validation=[]),
+            space="card",
+            yardsticks=False,
+            runs=None,
+            parent=None,
+            stop=lambda: False,
+        )

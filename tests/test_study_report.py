@@ -1,0 +1,200 @@
+"""What a study tells, worked out by hand from trials that are made up."""
+
+import csv
+import json
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+from figures import figures_of
+from ladder import Finals, candidates, open_finals
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from storage import open_storage
+from study_report import read_outcome, saved, summary, trial_rows, winner_of, write_report
+
+BOUNDS = {"learning_rate": FloatDistribution(1e-4, 1e-2, log=True), "anchor_base": FloatDistribution(4, 20)}
+START = datetime(2026, 1, 1)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=1)
+
+
+def add(study, state, *, value=None, seconds=0, reported=(), system_attrs=None, rate=1e-3, **attributes):
+    """A trial of a state that ended after some seconds."""
+    number = len(study.trials)
+    trial = optuna.create_trial(
+        state=state,
+        value=value,
+        params={"learning_rate": rate, "anchor_base": 4.0 + number},
+        distributions=BOUNDS,
+        user_attrs={
+            "overrides": {"train.learning_rate": rate, "model.anchor_sizes": [4.0 + number, 9.12345]},
+            "anchor_recall": 0.5 + 0.05 * number,
+            "recall_ms": 10.0,
+            **attributes,
+        },
+        system_attrs=system_attrs,
+        intermediate_values=dict(enumerate(reported, start=1)),
+    )
+    trial.datetime_start, trial.datetime_complete = START, START + timedelta(seconds=seconds)
+    study.add_trial(trial)
+
+
+@pytest.fixture
+def study(storage):
+    """Six trained, one stopped, two refused, one failed, one cut off that went on."""
+    study = optuna.create_study(study_name="s", storage=storage.backend, direction="maximize")
+    for name, value in {"id": "x", "digest": "d1gest", "recipe": "demo"}.items():
+        study.set_user_attr(name, value)
+    done = TrialState.COMPLETE
+    add(study, done, value=0.30, seconds=100, reported=(0.1, 0.3), anchor_set="fitted")
+    add(study, done, value=0.10, seconds=100, reported=(0.0, 0.1), anchor_set="torchvision")
+    add(study, TrialState.PRUNED, seconds=1, anchor_set="reference", prune_reason="best possible recall 0.01, too low")
+    add(study, TrialState.FAIL, seconds=30)  # its worker died
+    retry = {"failed_trial": 3, "retry_history": [3]}
+    add(study, done, value=0.40, seconds=120, reported=(0.2, 0.4), system_attrs=retry, rate=2e-3)
+    add(study, TrialState.PRUNED, value=0.05, seconds=40, reported=(0.05,), prune_reason="too far behind")
+    add(study, TrialState.PRUNED, seconds=1, prune_reason="best possible recall 0.02, too low")
+    add(study, TrialState.FAIL, seconds=5, fail_reason="OutOfMemoryError: CUDA out of memory")
+    add(study, done, value=0.35, seconds=100, reported=(0.2, 0.35))
+    add(study, done, value=0.20, seconds=100, reported=(0.1, 0.2), rate=5e-3)
+    add(study, done, value=0.25, seconds=90, reported=(0.1, 0.25), rate=4e-4)
+    return study
+
+
+def run_finals(study, storage, finals, values):
+    """Finals with an AP50 for each (candidate, seed)."""
+    opened = open_finals(study, storage, finals, first_seed=0)
+    for trial in opened.trials:
+        if trial.state == TrialState.WAITING:
+            asked = opened.ask()
+            place = asked.user_attrs["candidate"], asked.user_attrs["seed"]
+            if values.get(place) is None:
+                opened.tell(asked, state=TrialState.FAIL)
+            else:
+                opened.tell(asked, values[place])
+    return opened
+
+
+def test_the_best_trials_and_where_wanted_the_yardsticks_are_the_candidates(study):
+    assert [trial.number for trial in candidates(study, Finals(2, 3, yardsticks=False))] == [4, 8]
+    assert [trial.number for trial in candidates(study, Finals(2, 3, yardsticks=True))] == [4, 8, 1]
+
+
+def test_finals_hold_each_candidate_and_seed_once_also_when_the_study_grew(study, storage):
+    def places(finals):
+        trials = open_finals(study, storage, finals, first_seed=5).trials
+        return [(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in trials]
+
+    expected = [(4, 5), (8, 5), (4, 6), (8, 6)]
+    assert places(Finals(2, 2, yardsticks=False)) == expected
+    assert places(Finals(2, 2, yardsticks=False)) == expected
+    add(study, TrialState.COMPLETE, value=0.9, seconds=100)
+    assert places(Finals(2, 2, yardsticks=False)) == [*expected, (11, 5), (11, 6)]
+
+
+def test_the_winner_has_the_best_mean_not_the_best_trial_or_the_best_seed(study, storage):
+    values = {(4, 0): 0.5, (4, 1): 0.2, (8, 0): 0.4, (8, 1): 0.38}
+    run_finals(study, storage, Finals(2, 2, yardsticks=False), values)
+    winner = winner_of(read_outcome(study, storage))
+    assert (winner.trial, winner.seeds, winner.low, winner.high) == (8, 2, 0.38, 0.4)
+    assert winner.value == pytest.approx(0.39)
+    assert winner.score == "AP50 0.390 (0.380 to 0.400, 2 seeds)"
+
+
+def test_a_setting_whose_seeds_failed_does_not_win_by_luck(study, storage):
+    values = {(4, 0): 0.9, (4, 1): None, (8, 0): 0.4, (8, 1): 0.38}
+    run_finals(study, storage, Finals(2, 2, yardsticks=False), values)
+    assert winner_of(read_outcome(study, storage)).trial == 8
+
+
+def test_without_finals_the_best_trial_wins_and_without_any_trial_nothing_does(study, storage):
+    winner = winner_of(read_outcome(study, storage))
+    assert (winner.trial, winner.value, winner.seeds) == (4, 0.4, 0)
+    assert winner.score == "AP50 0.400 (one short training)"
+    empty = optuna.create_study(study_name="empty", storage=storage.backend)
+    for name, value in study.user_attrs.items():
+        empty.set_user_attr(name, value)
+    with pytest.raises(ValueError, match="no trial was trained to its end"):
+        winner_of(read_outcome(empty, storage))
+
+
+def test_what_was_saved_is_the_rest_of_a_typical_training(study, storage):
+    spared = saved(read_outcome(study, storage))
+    assert (spared.refused, spared.pruned) == (2, 1)
+    assert spared.refused_seconds == 2 * (100 - 1)  # the median trained trial took 100 s
+    assert spared.pruned_seconds == 100 - 40
+    assert spared.recall_ms == 10
+
+
+def test_the_table_has_a_row_a_try_with_reasons(study, storage):
+    rows = trial_rows(read_outcome(study, storage))
+    assert list(rows[0])[:7] == [
+        *("number", "state", "prune_reason", "value", "anchor_base", "learning_rate", "seconds"),
+    ]
+    assert [row["number"] for row in rows] == list(range(11))
+    assert rows[2]["prune_reason"] == "best possible recall 0.01, too low"
+    assert rows[3]["fail_reason"] == "its worker died; went on as another try"
+    assert rows[4]["retry_of"] == 3
+    assert rows[7]["fail_reason"] == "OutOfMemoryError: CUDA out of memory"
+
+
+def test_study_md_says_in_ten_lines_what_was_learned(study, storage):
+    values = {(4, 0): 0.5, (4, 1): 0.44, (8, 0): 0.4, (8, 1): 0.38, (1, 0): 0.1, (1, 1): 0.11}
+    run_finals(study, storage, Finals(2, 2, yardsticks=True), values)
+    said = summary(study, read_outcome(study, storage), "python search/optuna_study.py")
+    assert len(said) <= 12  # a title, a blank line, ten lines
+    text = "\n".join(said)
+    assert "10 trials of recipe demo" in text
+    assert "6 trained to their end, 1 stopped by the pruner, 2 refused for their anchors, 1 failed" in text
+    assert "trial 4, AP50 0.470 (0.440 to 0.500, 2 seeds): learning_rate 0.002, anchor_sizes (8.0, 9.123)" in text
+    assert "trial 8 0.390 (0.380 to 0.400)" in text
+    assert "torchvision's default anchors**: +0.365 AP50 in full (0.105 (0.100 to 0.110)), beyond the range" in text
+    assert "the reference's anchors**: not trained: best possible recall 0.01, too low" in text
+    assert "differs by 0.030 between seeds (mean range of 3 settings, 2 seeds each; largest 0.060)" in text
+    assert "refused 2 trials in 10 ms each, which saved about 3 min" in text
+    assert "1 tries were cut off" in text
+    assert "PED-ANOVA over 6 trials" in text
+
+
+def test_a_lead_that_is_smaller_than_the_seeds_range_is_not_called_one(study, storage):
+    values = {(4, 0): 0.5, (4, 1): 0.2, (1, 0): 0.34, (1, 1): 0.35}
+    run_finals(study, storage, Finals(1, 2, yardsticks=True), values)
+    assert "within the range of the seeds" in "\n".join(summary(study, read_outcome(study, storage), "x"))
+
+
+def test_files_are_written_and_read_back(study, storage, tmp_path):
+    files = write_report(study, read_outcome(study, storage), tmp_path, "python search/optuna_study.py")
+    assert set(files) == {"trials.csv", "finals.csv", "best.json", "study.md"}
+    with files["trials.csv"].open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)].count("COMPLETE") == 6
+    assert json.loads(files["best.json"].read_text())["trial"] == 4
+    assert files["study.md"].read_text().startswith("# Study s\n")
+    assert {path.name for path in files["study.md"].parent.iterdir()} == set(files)
+
+
+def test_a_study_without_a_trained_trial_leaves_its_tables(storage, tmp_path):
+    study = optuna.create_study(study_name="new", storage=storage.backend)
+    for name in ("id", "digest", "recipe"):
+        study.set_user_attr(name, name)
+    files = write_report(study, read_outcome(study, storage), tmp_path, "x")
+    assert set(files) == {"trials.csv", "finals.csv"}
+    assert set(figures_of(study, read_outcome(study, storage))) == {"recall_against_ap", "ap_over_time"}
+
+
+def test_every_plot_is_drawn(study, storage, tmp_path):
+    figures = figures_of(study, read_outcome(study, storage))
+    assert set(figures) == {
+        *("history", "importances", "parallel_coordinates", "slices", "ap_over_time", "recall_against_ap"),
+    }
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png", bbox_inches="tight")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    (axes,) = figures["ap_over_time"].axes
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert drawn["trial 4"] == [0.2, 0.4]
+    recalls = [path.get_offsets().tolist() for path in figures["recall_against_ap"].axes[0].collections]
+    assert [len(each) for each in recalls] == [6, 1, 2]  # trained, stopped, refused

@@ -1,0 +1,227 @@
+"""Workers that are killed, stopped, starved of memory, and two that share a study: real processes all of them."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+
+import optuna
+import pytest
+import workers
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from storage import open_storage
+from studies import SEARCH, finish, running_past_an_epoch, start, trials, until, worker_of
+from study import earlier_tries
+from workers import Stop, claim, work
+
+LONG = ["--trials", "2", "--trial-epochs", "6", "--train.epochs", "6"]
+
+
+@pytest.fixture
+def address(tmp_path):
+    return f"sqlite:///{tmp_path / 'optuna.db'}"
+
+
+def children(folder):
+    """The MLflow runs of trials, and a client."""
+    store = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = store.get_experiment_by_name("cellseg-search")
+    runs = store.search_runs([experiment.experiment_id], "tags.stage = 'trial'")
+    return store, {int(run.data.tags["trial"]): run for run in runs}
+
+
+def steps(store, run, name):
+    """The steps at which a figure was logged, in order of time."""
+    return [metric.step for metric in store.get_metric_history(run.info.run_id, name)]
+
+
+def assert_every_trial_ended_once(address, count, name="s"):
+    """Each trial has one last try that is COMPLETE or PRUNED; each other try went on as exactly one next one."""
+    tried = trials(address, name)
+    again = Counter(earlier_tries(trial)[-1] for trial in tried if earlier_tries(trial))
+    last = [trial for trial in tried if trial.number not in again]
+    assert len(last) == count
+    assert {trial.state for trial in last} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(times == 1 for times in again.values())
+
+
+@pytest.fixture
+def opened(address):
+    """A study without trials and its storage, in this process."""
+    storage = open_storage(address, heartbeat=1)
+    return optuna.create_study(study_name="s", storage=storage.backend, direction="maximize"), storage
+
+
+def test_a_worker_gives_up_when_trial_after_trial_fails(opened):
+    study, storage = opened
+    outcomes = iter([RuntimeError("odd"), 0.5, RuntimeError("CUDA"), MemoryError(), FloatingPointError("nan, twice")])
+
+    def run(trial):
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with pytest.raises(ValueError, match="3 trials failed one after another, the last with FloatingPointError: nan"):
+        work(study, storage, 20, 0, run, Stop())
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "FAIL", "FAIL", "FAIL"]
+    assert study.trials[3].user_attrs["fail_reason"] == "MemoryError: "
+
+
+def test_what_the_user_can_mend_ends_the_worker_and_the_trial_is_tried_again(opened):
+    study, storage = opened
+
+    def broken(trial):
+        raise FileNotFoundError("weights.pt: no such file")
+
+    with pytest.raises(FileNotFoundError):
+        work(study, storage, 1, 0, broken, Stop())
+    work(study, storage, 1, 0, lambda trial: 0.7, Stop())
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert earlier_tries(study.trials[1]) == [0]
+
+
+def test_a_worker_that_was_silent_for_too_long_leaves_the_trial_to_the_one_that_took_it_over(opened, capsys):
+    study, storage = opened
+
+    def asleep(trial):
+        if trial.number == 0:
+            study.tell(trial.number, state=TrialState.FAIL)  # what others do after three missed heartbeats
+            with storage.locked():
+                other = claim(study, storage, 1, 0)
+            study.tell(other, 0.9)
+        return 0.1
+
+    work(study, storage, 1, 0, asleep, Stop())
+    assert [trial.value for trial in study.trials] == [None, 0.9]
+    assert "another one took it over" in capsys.readouterr().out
+
+
+def test_a_beating_trial_is_not_taken_for_dead(opened):
+    study, storage = opened
+    taken = []
+
+    def slow(trial):
+        time.sleep(5)  # longer than three heartbeats
+        with storage.locked():
+            taken.append(claim(study, storage, 1, 0))
+        return 0.1
+
+    work(study, storage, 1, 0, slow, Stop())
+    assert taken == [None]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
+def test_a_worker_stops_once_the_process_that_started_it_is_gone():
+    assert not Stop(parent=os.getppid())()
+    assert Stop(parent=1 if os.getppid() != 1 else 2)()
+
+
+def test_the_second_ctrl_c_ends_at_once():
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_workers_share_the_cores_and_have_a_gpu_each(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    first, third = (workers._environment(number, 3, ["4", "GPU-x"]) for number in (1, 3))
+    assert first["OMP_NUM_THREADS"] == "2"
+    assert (first["CUDA_VISIBLE_DEVICES"], third["CUDA_VISIBLE_DEVICES"]) == ("4", "4")
+    assert workers._environment(2, 3, ["4", "GPU-x"])["CUDA_VISIBLE_DEVICES"] == "GPU-x"
+    assert workers._environment(1, 2, [])["TQDM_DISABLE"] == "1"
+
+
+def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its_own_run(tmp_path, folder, address):
+    command = start(tmp_path, folder, *LONG, "--workers", "2", "--storage", address)
+    victim = until(lambda: running_past_an_epoch(address), command)
+    os.kill(worker_of(victim), signal.SIGKILL)
+    said = finish(tmp_path, command)
+    assert "was killed (SIGKILL)" in said
+    assert_every_trial_ended_once(address, 2)
+    (again,) = (trial for trial in trials(address) if earlier_tries(trial))
+    assert earlier_tries(again) == [victim.number]
+    assert again.params == victim.params
+    store, runs = children(tmp_path)
+    assert sorted(runs) == [0, 1]
+    run = runs[victim.number]
+    assert run.info.status == "FINISHED"
+    assert steps(store, run, "val/AP50") == [2, 4, 6, 8, 10, 12]
+    assert steps(store, run, "train/loss") == list(range(1, 13))
+    assert again.intermediate_values[1] == victim.intermediate_values[1]
+    rows = (tmp_path / "search/results/s/trials.csv").read_text()
+    assert "its worker died; went on as another try" in rows
+
+
+def test_ctrl_c_ends_the_epoch_marks_the_trial_and_the_same_command_goes_on(tmp_path, folder, address):
+    command = start(tmp_path, folder, *LONG, "--storage", address)
+    victim = until(lambda: running_past_an_epoch(address), command)
+    command.send_signal(signal.SIGINT)
+    said = finish(tmp_path, command, code=130)
+    assert "stopping after this epoch" in said
+    (stopped,) = (trial for trial in trials(address) if trial.number == victim.number)
+    assert stopped.state == TrialState.FAIL
+    assert stopped.user_attrs["interrupted"]
+    _, runs = children(tmp_path)
+    assert runs[victim.number].info.status == "KILLED"
+    epochs = max(stopped.intermediate_values)
+    assert "stopped; the next call goes on with it" in (tmp_path / "search/results/s/trials.csv").read_text()
+    finish(tmp_path, start(tmp_path, folder, *LONG, "--storage", address))
+    assert_every_trial_ended_once(address, 2)
+    store, runs = children(tmp_path)
+    assert runs[victim.number].info.status == "FINISHED"
+    assert steps(store, runs[victim.number], "val/AP50") == [2, 4, 6, 8, 10, 12]
+    assert 1 <= epochs < 6
+    assert json.loads((tmp_path / "search/results/s/best.json").read_text())["digest"]
+
+
+def test_a_trial_without_enough_memory_fails_alone_with_its_cause(tmp_path, folder, address):
+    changed = tmp_path / "search_of_its_own"
+    shutil.copytree(SEARCH, changed, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    space = changed / "space.py"
+    huge = 'fields["model.box_head"] = 10**8 if trial.number == 1 else 16\n    return fields'
+    space.write_text(space.read_text().replace("return fields", huge, 1))
+    command = start(
+        *(tmp_path, folder, "--trials", "3", "--trial-epochs", "1", "--storage", address, "--yardsticks", "trials"),
+        script=changed / "optuna_study.py",
+        prefix=f"ulimit -v {16 * 2**20}",
+    )
+    said = finish(tmp_path, command)
+    states = [trial.state.name for trial in trials(address)]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"], said
+    assert "emory" in trials(address)[1].user_attrs["fail_reason"]
+    _, runs = children(tmp_path)
+    assert [runs[number].info.status for number in range(3)] == ["FINISHED", "FAILED", "FINISHED"]
+    assert "emory" in runs[1].data.tags["failure"]
+    assert ",FAIL,," in (tmp_path / "search/results/s/trials.csv").read_text()
+
+
+def test_two_workers_on_sqlite_finish_a_study_and_its_finals_with_no_trial_lost_or_doubled(tmp_path, folder, address):
+    few = ["--trials", "7", "--trial-epochs", "1", "--train.epochs", "1", "--finalists", "2", "--final-seeds", "2"]
+    command = start(tmp_path, folder, *few, "--workers", "2", "--storage", address)
+    finish(tmp_path, command)
+    assert_every_trial_ended_once(address, 7)
+    assert [trial.number for trial in trials(address)] == list(range(7))
+    assert len({tuple(trial.params.values()) for trial in trials(address)}) == 7
+    assert_every_trial_ended_once(address, 4, "s finals")
+    assert len({trial.user_attrs["worker"] for trial in trials(address)}) == 2
+    winner = json.loads((tmp_path / "search/results/s/best.json").read_text())
+    assert winner["seeds"] == 2
+    assert winner["low"] <= winner["value"] <= winner["high"]
+    store, runs = children(tmp_path)
+    assert sorted(runs) == list(range(7))
+    states = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
+    for trial in trials(address):
+        run = runs[trial.number]
+        assert run.info.status == states[trial.state.name]
+        assert ("pruned" in run.data.tags) == (trial.state == TrialState.PRUNED)
+        assert run.data.tags["mlflow.parentRunId"] == runs[0].data.tags["mlflow.parentRunId"]
+    parent = store.get_run(runs[0].data.tags["mlflow.parentRunId"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["study/refused_trials"] == sum(t.state == TrialState.PRUNED for t in trials(address))
