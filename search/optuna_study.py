@@ -4,7 +4,6 @@ Trials are short trainings on a fixed share of the data; the best are then train
 best mean wins. Call it again, here or on another machine with the same storage, to help or to go on.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,9 @@ from cellseg.data_folder import require_data
 
 if TYPE_CHECKING:
     from study_report import Outcome
+
+
+LEAST = {"trials": 1, "workers": 0, "trial_epochs": 1, "finalists": 0, "final_seeds": 1, "heartbeat": 1}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,13 @@ class Options(TrainingOptions):
     runs: Path = Path("search/runs")
     """where the trials' checkpoints go"""
     worker: int = 0
-    """set by this command itself, in the processes that it starts"""
+    """set by this command in the processes that it starts: its own process id"""
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
 
 
 @user_errors_in_one_line
@@ -92,7 +100,7 @@ def search(options: Options) -> int:
         task, prepared, whole, space=options.space, yardsticks=options.yardsticks != "gated", runs=options.runs
     )
     if options.worker:
-        with Stop(parent=os.getppid()) as stop:
+        with Stop(parent=options.worker) as stop:
             climb(study, storage, shared(parent=parent_run.find(study), stop=stop), options.trials, finals, stop)
         return 0
     devices = gpus(config.device)

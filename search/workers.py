@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from types import FrameType
 
@@ -135,7 +135,7 @@ def spawn(count: int, devices: Sequence[str]) -> int:
     command = [sys.executable, *sys.argv]
     workers = {
         subprocess.Popen(
-            [*command, "--worker", str(number)], env=_environment(number, count, devices), start_new_session=True
+            [*command, "--worker", str(os.getpid())], env=_environment(number, count, devices), start_new_session=True
         ): number
         for number in range(1, count + 1)
     }
@@ -206,8 +206,9 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
         trial.set_user_attr("fail_reason", reason)
         gc.collect()  # the memory that it took is the next trial's
     except BaseException:  # stopped, or something that the user can mend: the trial is tried again
-        trial.set_user_attr("interrupted", True)
-        study.tell(trial, state=TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):  # another worker has it already
+            trial.set_user_attr("interrupted", True)
+            study.tell(trial, state=TrialState.FAIL)
         raise
     if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
         return _taken_over(trial)

@@ -1,3 +1,5 @@
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
@@ -25,6 +27,17 @@ def content(loader, epoch):
         (batch.names, [each.numpy().tobytes() for each in batch.images], [t["ids"].tolist() for t in batch.targets])
         for batch in loader
     ]
+
+
+def test_ctrl_c_leaves_the_loading_processes_to_the_training(data, run_config):
+    config = with_train(run_config, steps_per_epoch=40, batch=1)
+    config = replace(config, dataset=replace(config.dataset, workers=2))
+    waiting = iter(training_loader(data, range(4), np.ones(4), config))
+    loaded = [next(waiting)]
+    for process in waiting._workers:
+        os.kill(process.pid, signal.SIGINT)
+    loaded += list(waiting)
+    assert len(loaded) == 40
 
 
 def test_workers_change_nothing(data, run_config):

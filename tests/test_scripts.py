@@ -175,6 +175,13 @@ def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(proje
     assert "train.batch 2, now 3" in changed
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--trials", "0"), ("--heartbeat", "0"), ("--final-seeds", "0")])
+def test_a_number_that_makes_no_study_is_refused_in_one_line(project, flag, value):
+    said = run(project[0], ROOT / "search/optuna_study.py", *STUDY, flag, value, code=2)
+    assert f"{flag}: expected at least 1, got 0" in said
+    assert "Traceback" not in said
+
+
 def test_a_winner_or_checkpoint_of_other_data_is_not_picked_up(project):
     folder, _ = project
     if not (folder / "third").exists():

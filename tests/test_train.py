@@ -136,6 +136,12 @@ def test_a_training_killed_before_its_first_checkpoint_starts_anew(training, run
     assert best.exists()
 
 
+def test_a_training_may_go_on_with_other_data_workers_or_on_another_device(training, run_config):
+    training(with_train(run_config, epochs=1, steps_per_epoch=1))
+    there = replace(with_train(run_config, epochs=1, steps_per_epoch=1), device="auto")
+    training(replace(there, dataset=replace(there.dataset, workers=1)), resume=True)
+
+
 def test_a_resume_with_another_config_is_refused(training, run_config):
     training(with_train(run_config, epochs=1, steps_per_epoch=1))
     with pytest.raises(ValueError, match="resume: the training was started with another config"):

@@ -160,11 +160,11 @@ def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its
 
 
 def test_ctrl_c_ends_the_epoch_marks_the_trial_and_the_same_command_goes_on(tmp_path, folder, address):
-    command = start(tmp_path, folder, *LONG, "--storage", address)
+    command = start(tmp_path, folder, *LONG, "--storage", address, "--workers", "2")  # passes it on to both
     victim = until(lambda: running_past_an_epoch(address), command)
     command.send_signal(signal.SIGINT)
     said = finish(tmp_path, command, code=130)
-    assert "stopping after this epoch" in said
+    assert said.count("stopping after this epoch") == 2
     (stopped,) = (trial for trial in trials(address) if trial.number == victim.number)
     assert stopped.state == TrialState.FAIL
     assert stopped.user_attrs["interrupted"]
