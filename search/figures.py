@@ -7,7 +7,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as charts
-from study_report import FEWEST_RANKED, Outcome
+from study_report import FEWEST_RANKED, Outcome, at_one_epoch
 
 from cellseg.plots import DPI
 
@@ -21,19 +21,18 @@ def figures_of(study: optuna.Study, outcome: Outcome) -> dict[str, "Figure"]:
     from matplotlib import rc_context, use
 
     use("Agg")  # no window
-    complete = len(outcome.ended(TrialState.COMPLETE))
     figures = {"recall_against_ap": recall_against_ap(outcome), "ap_over_time": ap_over_time(outcome)}
     with warnings.catch_warnings(), rc_context():  # Optuna's charts change the style of all later ones
         warnings.simplefilter("ignore")  # experimental charts
-        if complete:
+        if outcome.ended(TrialState.COMPLETE):
             figures["history"] = _sized(charts.plot_optimization_history(study, target_name="AP50"))
             figures["parallel_coordinates"] = _sized(charts.plot_parallel_coordinate(study, target_name="AP50"), 12)
             figures["slices"] = _sized(charts.plot_slice(study, target_name="AP50"), 18)
-        if complete >= FEWEST_RANKED:
+        levelled, _ = at_one_epoch(outcome)
+        if len(levelled.trials) >= FEWEST_RANKED:
             evaluator = PedAnovaImportanceEvaluator()
-            figures["importances"] = _sized(
-                charts.plot_param_importances(study, evaluator=evaluator, target_name="AP50")
-            )
+            axes = charts.plot_param_importances(levelled, evaluator=evaluator, target_name="AP50")
+            figures["importances"] = _sized(axes)
     return figures
 
 

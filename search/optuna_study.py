@@ -115,7 +115,7 @@ def search(options: Options) -> int:
                     climb(study, storage, shared(parent=run.id, stop=stop), options.trials, finals, stop)
         finally:
             outcome = read_outcome(study, storage)
-            files = write_report(study, outcome, options.results, shlex.join(["python", *sys.argv]))
+            files = write_report(outcome, options.results, shlex.join(["python", *sys.argv]))
             parent_run.log(run, study, outcome, files)
             print("\n".join(printed(outcome, files)))
     return code

@@ -54,7 +54,7 @@ def log(run: tracking.Run, study: optuna.Study, outcome: Outcome, files: Mapping
         "study/refused_seconds_saved": spared.refused_seconds,
         "study/pruned_trials": spared.pruned,
         "study/pruned_seconds_saved": spared.pruned_seconds,
-        **{f"importance/{name}": share for name, share in importances(study).items()},
+        **{f"importance/{name}": share for name, share in importances(outcome).items()},
     }
     if outcome.finalists:
         best = outcome.finalists[0]

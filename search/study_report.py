@@ -24,7 +24,7 @@ from cellseg.winner import Winner, write_winner
 
 GIVEN_UP = f"its worker died {RETRIES + 1} times"
 FEWEST_RANKED = 5
-"""trials that came to their end, under which no knob is said to matter"""
+"""trained trials, under which no knob is said to matter"""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def winner_of(outcome: Outcome) -> Winner:
     )
 
 
-def write_report(study: optuna.Study, outcome: Outcome, folder: Path, command: str) -> dict[str, Path]:
+def write_report(outcome: Outcome, folder: Path, command: str) -> dict[str, Path]:
     """The files of a study by name: the tables and study.md always, best.json once a trial came to its end."""
     place = folder / outcome.name
     place.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def write_report(study: optuna.Study, outcome: Outcome, folder: Path, command: s
     if outcome.ended(TrialState.COMPLETE):
         files["best.json"] = write_winner(winner_of(outcome), folder)
         files["study.md"] = place / "study.md"
-        _write_whole("\n".join(summary(study, outcome, command)) + "\n", files["study.md"])
+        _write_whole("\n".join(summary(outcome, command)) + "\n", files["study.md"])
     return files
 
 
@@ -189,7 +189,7 @@ def saved(outcome: Outcome) -> Saved:
     )
 
 
-def summary(study: optuna.Study, outcome: Outcome, command: str) -> list[str]:
+def summary(outcome: Outcome, command: str) -> list[str]:
     """Ten lines on what was learned."""
     winner, spared = winner_of(outcome), saved(outcome)
     complete = outcome.ended(TrialState.COMPLETE)
@@ -202,26 +202,44 @@ def summary(study: optuna.Study, outcome: Outcome, command: str) -> list[str]:
         f"- **Tried**: {len(outcome.trials)} trials of recipe {outcome.recipe} on data {outcome.digest}: "
         f"{len(complete)} trained to their end, {spared.pruned} stopped by the pruner, {spared.refused} refused for "
         f"their anchors, {len(failed)} failed; then {len(outcome.finals)} trainings in full. "
-        f"{spent / 3600:.1f} hours of training.",
+        f"{_duration(spent)} of training.",
         f"- **Best**: trial {winner.trial}, {winner.score}: {settings}.",
         f"- **Runners-up**: {_runners_up(outcome)}.",
         *(f"- **Against {_yardstick_name(name)}**: {_margin(outcome, winner, name)}." for name in YARDSTICKS),
-        f"- **What mattered**: {_importance(study, outcome)}.",
+        f"- **What mattered**: {_importance(outcome)}.",
         f"- **Noise**: {_noise(outcome)}.",
         f"- **Recall check**: refused {spared.refused} trials in {spared.recall_ms:.0f} ms each, which saved about "
-        f"{_minutes(spared.refused_seconds)} of training; the pruner saved about {_minutes(spared.pruned_seconds)}.",
+        f"{_duration(spared.refused_seconds)} of training; the pruner saved about {_duration(spared.pruned_seconds)}.",
         f"- **Nothing lost**: {len(outcome.earlier)} tries were cut off and went on as another try.",
         f"- **Again**: `{command}`",
     ]
 
 
-def importances(study: optuna.Study) -> Mapping[str, float]:
-    """Share of each parameter, the greatest first (PED-ANOVA); empty where too few trials came to their end."""
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_RANKED:
+def importances(outcome: Outcome) -> Mapping[str, float]:
+    """Share of each parameter, the greatest first (PED-ANOVA); empty where too few trials were trained.
+
+    Of AP50 after the last epoch that all trained trials reached: those that came to their end are few, and alike.
+    """
+    levelled, _ = at_one_epoch(outcome)
+    if len(levelled.trials) < FEWEST_RANKED:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        return get_param_importances(levelled, evaluator=PedAnovaImportanceEvaluator())
+
+
+def at_one_epoch(outcome: Outcome) -> tuple[optuna.Study, int]:
+    """All trained trials with the AP50 that they had after the last epoch that all of them reached, and that epoch."""
+    trained = [
+        t for t in outcome.trials if t.intermediate_values and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
+    epoch = min((max(trial.intermediate_values) for trial in trained), default=0)
+    study = optuna.create_study(direction="maximize")
+    for trial in trained:
+        if epoch in trial.intermediate_values:
+            value = trial.intermediate_values[epoch]
+            study.add_trial(optuna.create_trial(value=value, params=trial.params, distributions=trial.distributions))
+    return study, epoch
 
 
 def seconds_of(trial: FrozenTrial) -> float:
@@ -257,14 +275,15 @@ def _margin(outcome: Outcome, winner: Winner, name: str) -> str:
     return f"{_value(best_trial) - _value(yardstick):+.3f} AP50 as a trial ({_value(yardstick):.3f}), one seed each"
 
 
-def _importance(study: optuna.Study, outcome: Outcome) -> str:
-    shares = importances(study)
-    complete = len(outcome.ended(TrialState.COMPLETE))
+def _importance(outcome: Outcome) -> str:
+    shares = importances(outcome)
+    levelled, epoch = at_one_epoch(outcome)
     if not shares:
-        return f"too few trials came to their end to tell ({complete} of {FEWEST_RANKED})"
+        return f"too few trials were trained to tell ({len(levelled.trials)}; {FEWEST_RANKED} are needed)"
     listed = [f"{name} {share:.0%}" for name, share in shares.items()]
     half = -(-len(listed) // 2)
-    return f"{', '.join(listed[:half])}; little: {', '.join(listed[half:])} (PED-ANOVA over {complete} trials)"
+    source = f"PED-ANOVA over AP50 after epoch {epoch} of {len(levelled.trials)} trials"
+    return f"{', '.join(listed[:half])}; little: {', '.join(listed[half:])} ({source})"
 
 
 def _noise(outcome: Outcome) -> str:
@@ -293,8 +312,10 @@ def _value(trial: FrozenTrial) -> float:
     return float(trial.value)
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _short(value: Any) -> Any:

@@ -11,7 +11,7 @@ from ladder import Finals, candidates, open_finals
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from storage import open_storage
-from study_report import read_outcome, saved, summary, trial_rows, winner_of, write_report
+from study_report import at_one_epoch, importances, read_outcome, saved, summary, trial_rows, winner_of, write_report
 
 BOUNDS = {"learning_rate": FloatDistribution(1e-4, 1e-2, log=True), "anchor_base": FloatDistribution(4, 20)}
 START = datetime(2026, 1, 1)
@@ -145,7 +145,7 @@ def test_the_table_has_a_row_a_try_with_reasons(study, storage):
 def test_study_md_says_in_ten_lines_what_was_learned(study, storage):
     values = {(4, 0): 0.5, (4, 1): 0.44, (8, 0): 0.4, (8, 1): 0.38, (1, 0): 0.1, (1, 1): 0.11}
     run_finals(study, storage, Finals(2, 2, yardsticks=True), values)
-    said = summary(study, read_outcome(study, storage), "python search/optuna_study.py")
+    said = summary(read_outcome(study, storage), "python search/optuna_study.py")
     assert len(said) <= 12  # a title, a blank line, ten lines
     text = "\n".join(said)
     assert "10 trials of recipe demo" in text
@@ -157,17 +157,27 @@ def test_study_md_says_in_ten_lines_what_was_learned(study, storage):
     assert "differs by 0.030 between seeds (mean range of 3 settings, 2 seeds each; largest 0.060)" in text
     assert "refused 2 trials in 10 ms each, which saved about 3 min" in text
     assert "1 tries were cut off" in text
-    assert "PED-ANOVA over 6 trials" in text
+    assert "PED-ANOVA over AP50 after epoch 1 of 7 trials" in text
+
+
+def test_importance_compares_all_trained_trials_after_the_same_epoch(study, storage):
+    outcome = read_outcome(study, storage)
+    levelled, epoch = at_one_epoch(outcome)
+    assert epoch == 1  # where the stopped one was stopped
+    assert sorted(trial.value for trial in levelled.trials) == [0.0, 0.05, 0.1, 0.1, 0.1, 0.2, 0.2]
+    shares = importances(outcome)
+    assert set(shares) == {"learning_rate", "anchor_base"}
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_a_lead_that_is_smaller_than_the_seeds_range_is_not_called_one(study, storage):
     values = {(4, 0): 0.5, (4, 1): 0.2, (1, 0): 0.34, (1, 1): 0.35}
     run_finals(study, storage, Finals(1, 2, yardsticks=True), values)
-    assert "within the range of the seeds" in "\n".join(summary(study, read_outcome(study, storage), "x"))
+    assert "within the range of the seeds" in "\n".join(summary(read_outcome(study, storage), "x"))
 
 
 def test_files_are_written_and_read_back(study, storage, tmp_path):
-    files = write_report(study, read_outcome(study, storage), tmp_path, "python search/optuna_study.py")
+    files = write_report(read_outcome(study, storage), tmp_path, "python search/optuna_study.py")
     assert set(files) == {"trials.csv", "finals.csv", "best.json", "study.md"}
     with files["trials.csv"].open(newline="") as file:
         assert [row["state"] for row in csv.DictReader(file)].count("COMPLETE") == 6
@@ -180,7 +190,7 @@ def test_a_study_without_a_trained_trial_leaves_its_tables(storage, tmp_path):
     study = optuna.create_study(study_name="new", storage=storage.backend)
     for name in ("id", "digest", "recipe"):
         study.set_user_attr(name, name)
-    files = write_report(study, read_outcome(study, storage), tmp_path, "x")
+    files = write_report(read_outcome(study, storage), tmp_path, "x")
     assert set(files) == {"trials.csv", "finals.csv"}
     assert set(figures_of(study, read_outcome(study, storage))) == {"recall_against_ap", "ap_over_time"}
 
