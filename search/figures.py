@@ -7,7 +7,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as charts
-from study_report import FEWEST_RANKED, Outcome, at_one_epoch
+from outcome import FEWEST_RANKED, Outcome, at_one_epoch
 
 from cellseg.plots import DPI
 

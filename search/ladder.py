@@ -6,7 +6,7 @@ import optuna
 from objective import YARDSTICKS, Task, final, objective
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
-from study import queue_first, tries
+from study import queue_first, tries, value_of
 from workers import Stop, work
 
 
@@ -66,12 +66,7 @@ def finals_name(study: optuna.Study) -> str:
 def candidates(study: optuna.Study, finals: Finals) -> list[FrozenTrial]:
     """The best trials that came to their end, and where they are wanted the yardsticks, the best first."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ranked = sorted(done, key=lambda trial: (-_value(trial), trial.number))
+    ranked = sorted(done, key=lambda trial: (-value_of(trial), trial.number))
     yardsticks = [t for t in ranked if finals.yardsticks and t.user_attrs.get("anchor_set") in YARDSTICKS]
     best = ranked[: finals.candidates]
     return best + [trial for trial in yardsticks if trial not in best]
-
-
-def _value(trial: FrozenTrial) -> float:
-    assert trial.value is not None
-    return float(trial.value)

@@ -7,9 +7,10 @@ from pathlib import Path
 import optuna
 from figures import figures_of
 from objective import EXPERIMENT, end_run, run_tags
+from outcome import Outcome, importances, saved
 from storage import Storage
 from study import given_up
-from study_report import GIVEN_UP, Outcome, importances, saved
+from study_report import GIVEN_UP
 
 from cellseg import tracking
 from cellseg.config import RunConfig, flat, to_dict

@@ -92,6 +92,12 @@ def given_up(trial: FrozenTrial) -> bool:
     return cut_off(trial) and len(earlier_tries(trial)) >= RETRIES
 
 
+def value_of(trial: FrozenTrial) -> float:
+    """AP50 of a trial that has one."""
+    assert trial.value is not None
+    return float(trial.value)
+
+
 def pruner_of(name: Pruner, config: RunConfig) -> optuna.pruners.BasePruner:
     """The pruner of a name, silent until the longest warm-up of the space is over."""
     warmup_epochs = max(1, math.ceil(config.train.epochs * LONGEST_WARMUP))

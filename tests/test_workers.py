@@ -9,7 +9,6 @@ from collections import Counter
 
 import optuna
 import pytest
-import workers
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from storage import open_storage
@@ -126,16 +125,6 @@ def test_the_second_ctrl_c_ends_at_once():
         assert stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-
-
-def test_workers_share_the_cores_and_have_a_gpu_each(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    first, third = (workers._environment(number, 3, ["4", "GPU-x"]) for number in (1, 3))
-    assert first["OMP_NUM_THREADS"] == "2"
-    assert (first["CUDA_VISIBLE_DEVICES"], third["CUDA_VISIBLE_DEVICES"]) == ("4", "4")
-    assert workers._environment(2, 3, ["4", "GPU-x"])["CUDA_VISIBLE_DEVICES"] == "GPU-x"
-    assert workers._environment(1, 2, [])["TQDM_DISABLE"] == "1"
 
 
 def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its_own_run(tmp_path, folder, address):
