@@ -68,6 +68,15 @@ class Watcher:
         return bool(self.reason)
 
 
+def require_validation(whole: Prepared) -> None:
+    """Raise ValueError without images to validate on: no trial would have a value."""
+    if not whole.validation:
+        raise ValueError(
+            f"{whole.root}: a search needs images to validate on, found {len(whole.train)} in all and none held back; "
+            "add images, or raise --dataset.validation-fraction"
+        )
+
+
 def task(
     prepared: Prepared,
     whole: Prepared,
@@ -78,12 +87,7 @@ def task(
     parent: str | None,
     stop: Callable[[], bool],
 ) -> Task:
-    """What all trials share, measured once. Raises ValueError without images to validate on."""
-    if not whole.validation:
-        raise ValueError(
-            f"{whole.root}: a search needs images to validate on, found {len(whole.train)} in all and none held back; "
-            "add images, or raise --dataset.validation-fraction"
-        )
+    """What all trials share, measured once."""
     return Task(prepared, whole, fingerprint(whole.data, whole.train), space, yardsticks, runs, parent, stop)
 
 

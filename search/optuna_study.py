@@ -4,6 +4,7 @@ Trials are short trainings on a fixed share of the data; the best are then train
 best mean wins. Call it again, here or on another machine with the same storage, to help or to go on.
 """
 
+import logging
 import shlex
 import sys
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def search(options: Options) -> int:
     """The exit code: 0 once all trials have ended."""
     import parent_run
     from ladder import Finals, climb
-    from objective import task
+    from objective import require_validation, task
     from outcome import read_outcome
     from processes import gpus, spawn
     from storage import open_storage
@@ -87,10 +88,15 @@ def search(options: Options) -> int:
     from study_report import write_report
     from workers import Stop
 
+    from cellseg.device import device_of
     from cellseg.experiment import prepare, reduced
 
+    if options.worker:
+        logging.getLogger("cellseg").setLevel(logging.WARNING)  # the command that started it has said it all
+    device_of(options.config.device)  # what cannot work is refused before anything is written
     config = replace(options.config, dataset=replace(options.config.dataset, subset=1.0))
     whole = prepare(config, options.data)
+    require_validation(whole)
     epochs = options.trial_epochs or max(1, round(config.train.epochs / 5))
     short = replace(whole.config, train=replace(whole.config.train, epochs=epochs, patience=0))
     prepared = reduced(replace(whole, config=short), options.subset)

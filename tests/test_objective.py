@@ -92,12 +92,4 @@ def test_a_trial_ends_between_epochs_when_the_study_is_to_stop_but_finishes_its_
 
 def test_a_search_without_validation_images_is_refused(prepared):
     with pytest.raises(ValueError, match=r"validate on.*--dataset\.validation-fraction"):
-        objective.task(
-            prepared,
-            dataclasses.replace(prepared, validation=[]),
-            space="card",
-            yardsticks=False,
-            runs=None,
-            parent=None,
-            stop=lambda: False,
-        )
+        objective.require_validation(dataclasses.replace(prepared, validation=[]))

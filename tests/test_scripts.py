@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from cellseg.export import lint
@@ -180,6 +181,16 @@ def test_a_number_that_makes_no_study_is_refused_in_one_line(project, flag, valu
     said = run(project[0], ROOT / "search/optuna_study.py", *STUDY, flag, value, code=2)
     assert f"{flag}: expected at least 1, got 0" in said
     assert "Traceback" not in said
+
+
+def test_what_cannot_work_is_refused_before_a_study_is_begun(project, tmp_path):
+    write(tmp_path / "one", train=1, test=0)
+    said = run(tmp_path, ROOT / "search/optuna_study.py", *STUDY, "--data", "one", code=2)
+    assert "a search needs images to validate on" in said
+    if not torch.cuda.is_available():
+        device = [*STUDY, "--data", project[0] / "data", "--device", "cuda"]
+        assert "try --device cpu" in run(tmp_path, ROOT / "search/optuna_study.py", *device, code=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"one"}
 
 
 def test_a_winner_or_checkpoint_of_other_data_is_not_picked_up(project):

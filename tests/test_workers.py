@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import optuna
+import psutil
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -146,6 +147,19 @@ def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its
     assert again.intermediate_values[1] == victim.intermediate_values[1]
     rows = (tmp_path / "search/results/s/trials.csv").read_text()
     assert "its worker died; went on as another try" in rows
+
+
+def test_workers_whose_command_is_killed_end_their_epoch_and_the_same_command_goes_on(tmp_path, folder, address):
+    command = start(tmp_path, folder, *LONG, "--storage", address, "--workers", "2")
+    until(lambda: running_past_an_epoch(address), command)
+    pids = [worker_of(trial) for trial in trials(address) if trial.state == TrialState.RUNNING]
+    command.kill()
+    finish(tmp_path, command, code=-signal.SIGKILL)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert TrialState.RUNNING not in {trial.state for trial in trials(address)}
+    assert any(trial.user_attrs.get("interrupted") for trial in trials(address))
+    finish(tmp_path, start(tmp_path, folder, *LONG, "--storage", address))
+    assert_every_trial_ended_once(address, 2)
 
 
 def test_ctrl_c_ends_the_epoch_marks_the_trial_and_the_same_command_goes_on(tmp_path, folder, address):
