@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cellseg.annotations import Cell
+from cellseg.annotations import Annotation, Cell
 from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.dataset import DataSet
@@ -27,16 +27,17 @@ class Crop:
     columns: slice
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class CropCells:
     """The cells of a crop, cut where it ends; of overlapping cells, what the label maps show."""
 
-    kept: Array
-    """(C, h, w) int32"""
+    whole: Annotation
+    whole_size_hw: tuple[int, int]
+    crop: Crop
 
     def label_maps(self, size_hw: tuple[int, int]) -> Array:
         """(C, h, w) int32, ids as in the whole image."""
-        return self.kept.copy()
+        return self.whole.label_maps(self.whole_size_hw)[:, self.crop.rows, self.crop.columns].copy()
 
     def cells(self, label_maps: Array) -> list[Cell]:
         """The cells of the label maps, by class and id."""
@@ -53,29 +54,39 @@ def crops_of(data: DataSet, indices: Sequence[int], config: RunConfig, share: fl
     A crop has room for every view that training cuts; where views are whole images, so are the crops. The choice
     follows from dataset.split_seed. The config must have no field left to the Plan.
     """
-    found = [crop for index in indices for crop in _grid(index, data.records[index].size_hw, config)]
+    found: list[Crop] = []
+    counts: list[Array] = []
+    for index in indices:
+        label_maps = data.label_maps(index)
+        grid = _grid(index, data.records[index].size_hw, config)
+        found += grid
+        counts += [_cell_counts(label_maps[:, crop.rows, crop.columns]) for crop in grid]
     if len(found) < 2:
         return found
-    counts = np.array([_cell_counts(data.label_maps(crop.index)[:, crop.rows, crop.columns]) for crop in found])
-    kept = choose(np.arange(len(found)), counts, share, config.dataset.split_seed)
+    kept = choose(np.arange(len(found)), np.array(counts), share, config.dataset.split_seed)
     return [crop for crop, chosen in zip(found, kept, strict=True) if chosen]
 
 
 def with_crops(data: DataSet, crops: Sequence[Crop]) -> DataSet:
-    """The data set with the crops after its own images; digest, names and colours stay as they are."""
+    """The data set with the crops after its own images; digest, names and colours stay as they are.
+
+    Crops of images that are kept in memory are views of them; the others are read again, as their images are.
+    """
     records, annotations, counts = list(data.records), list(data.annotations), [data.cell_counts]
     kept = dict(data.kept)
     next_id = max((record.image_id for record in records), default=0) + 1
     for number, crop in enumerate(crops):
         whole = data.records[crop.index]
-        image = np.ascontiguousarray(data.image(crop.index)[crop.rows, crop.columns])
-        label_maps = np.ascontiguousarray(data.label_maps(crop.index)[:, crop.rows, crop.columns])
-        kept[len(records)] = image, label_maps
+        if crop.index in kept:
+            image, label_maps = kept[crop.index]
+            kept[len(records)] = image[crop.rows, crop.columns], label_maps[:, crop.rows, crop.columns]
+        cells = CropCells(data.annotations[crop.index], whole.size_hw, crop)
+        size_hw = (crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start)
         name = f"{whole.name} y{crop.rows.start} x{crop.columns.start}"
-        size_hw = (image.shape[0], image.shape[1])
-        records.append(replace(whole, name=name, size_hw=size_hw, image_id=next_id + number))
-        annotations.append(CropCells(label_maps))
-        counts.append(_cell_counts(label_maps)[None])
+        window = (crop.rows, crop.columns)
+        records.append(replace(whole, name=name, size_hw=size_hw, image_id=next_id + number, window=window))
+        annotations.append(cells)
+        counts.append(_cell_counts(data.label_maps(crop.index)[:, crop.rows, crop.columns])[None])
     return replace(
         data,
         records=tuple(records),

@@ -63,7 +63,9 @@ class DataSet:
         """An image (H, W, 3) uint8, true RGB, or luminance three times where the color is gray."""
         if index in self.kept:
             return self.kept[index][0].copy()
-        return read_image(self.records[index].image_path, self.channel_order, self.color)
+        record = self.records[index]
+        image = read_image(record.image_path, self.channel_order, self.color)
+        return image if record.window is None else image[record.window].copy()
 
     def label_maps(self, index: int) -> Array:
         """Label maps (C, H, W) int32 of an image, ids unique within it."""

@@ -90,7 +90,8 @@ def train_tracked(
 ) -> Trained:
     """Train under an MLflow run; with run_id, go on with that run where it stopped.
 
-    A watcher that stops the training may say why in an attribute `reason`; the run then ends KILLED.
+    A watcher that stops the training may say why in an attribute `reason`, or that it is only `interrupted`; the run
+    then ends KILLED.
     """
     config, data = prepared.config, prepared.data
     if run_id and not (runs / data.digest / run_id / "run.json").exists():
@@ -117,7 +118,7 @@ def train_tracked(
             prepared.train,
             prepared.validation,
             folder,
-            Observers([bar, tracker, *watchers]),
+            Observers([bar, *watchers, tracker]),  # a watcher that raises keeps the run as it was
             commit=git_commit(),
             resume=run_id is not None,
         )
@@ -125,7 +126,7 @@ def train_tracked(
         run.artifact(best, "checkpoints")
         run.json(to_dict(prepared.plan), "plan.json")
         reason = next((r for r in (getattr(each, "reason", "") for each in watchers) if r), "")
-        if reason:
+        if reason or any(getattr(each, "interrupted", False) for each in watchers):
             run.end_as("KILLED", reason)
         return Trained(run.id, best, tracker.best, reason)
 

@@ -32,6 +32,8 @@ class Record:
     image_id: int
     source: str
     """what the image was cut from, "" where unknown"""
+    window: tuple[slice, slice] | None = None
+    """the rows and columns of the file that the image is; all of it where None"""
 
 
 @dataclass(frozen=True)

@@ -140,21 +140,22 @@ def start(
     """A run that ends with the block: FINISHED, FAILED after an exception, KILLED after an interruption.
 
     With run_id, that run goes on: name, parent, params and config.json stay as they were. Raises ValueError where the
-    store has no such run.
+    store has no such run, refuses what is logged, or goes away.
     """
-    client, folder = _store(root)
-    labels = {**(tags or {}), **_git_tags()}
-    if run_id is None:
-        labels |= {} if parent is None else {"mlflow.parentRunId": parent}
-        created = client.create_run(_experiment_id(client, experiment, folder), tags=labels, run_name=name)
-        run = Run(client, created.info.run_id)
-    else:
-        run = _reopened(client, run_id, labels)
-    with _ended(run), _monitored(run.id, client.tracking_uri) if system_metrics else nullcontext():
+    with _one_line_if_lost():
+        client, folder = _store(root)
+        labels = {**(tags or {}), **_git_tags()}
         if run_id is None:
-            run.params(params)
-            run.json(config, "config.json")
-        yield run
+            labels |= {} if parent is None else {"mlflow.parentRunId": parent}
+            created = client.create_run(_experiment_id(client, experiment, folder), tags=labels, run_name=name)
+            run = Run(client, created.info.run_id)
+        else:
+            run = _reopened(client, run_id, labels)
+        with _ended(run), _monitored(run.id, client.tracking_uri) if system_metrics else nullcontext():
+            if run_id is None:
+                run.params(params)
+                run.json(config, "config.json")
+            yield run
 
 
 def find_run(experiment: str, tags: Mapping[str, str], *, root: Path) -> str | None:
@@ -211,6 +212,15 @@ def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run
     for name, value in tags.items():
         run.tag(name, value)
     return run
+
+
+@contextmanager
+def _one_line_if_lost() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ValueError(f"MLflow: {reason}; is its store there, and MLFLOW_TRACKING_URI right?") from error
 
 
 @contextmanager

@@ -4,10 +4,9 @@ import warnings
 from typing import TYPE_CHECKING, cast
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as charts
-from outcome import FEWEST_RANKED, Outcome, at_one_epoch
+from outcome import FEWEST_RANKED, Outcome, at_one_epoch, evaluator_of
 
 from cellseg.plots import DPI
 
@@ -30,8 +29,7 @@ def figures_of(study: optuna.Study, outcome: Outcome) -> dict[str, "Figure"]:
             figures["slices"] = _sized(charts.plot_slice(study, target_name="AP50"), 18)
         levelled, _ = at_one_epoch(outcome)
         if len(levelled.trials) >= FEWEST_RANKED:
-            evaluator = PedAnovaImportanceEvaluator()
-            axes = charts.plot_param_importances(levelled, evaluator=evaluator, target_name="AP50")
+            axes = charts.plot_param_importances(levelled, evaluator=evaluator_of(levelled), target_name="AP50")
             figures["importances"] = _sized(axes)
     return figures
 

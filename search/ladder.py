@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import optuna
-from objective import YARDSTICKS, Task, final, objective
+from objective import YARDSTICKS, Task, empty_folder, final, objective
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
 from study import queue_first, tries, value_of
@@ -30,11 +30,15 @@ def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, fina
     work(
         *(study, storage, trials, seed, lambda trial: objective(trial, shared), stop),
         fill=lambda study: queue_first(study, shared.prepared, shared.space),
+        ended=lambda trial: empty_folder(trial, shared),
     )
     if not finals.candidates:
         return
     last_rung = open_finals(study, storage, finals, seed)
-    work(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop)
+    work(
+        *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop),
+        ended=lambda trial: empty_folder(trial, shared),
+    )
 
 
 def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_seed: int) -> optuna.Study:
@@ -59,8 +63,8 @@ def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_see
 
 
 def finals_name(study: optuna.Study) -> str:
-    """The name of the study that holds a study's finals."""
-    return f"{study.study_name} finals"
+    """The name of the study that holds a study's finals; a study of the same name that was deleted had others."""
+    return f"{study.study_name} finals {study.user_attrs['id']}"
 
 
 def candidates(study: optuna.Study, finals: Finals) -> list[FrozenTrial]:

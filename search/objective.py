@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from space import Kind, suggest
 from study import earlier_tries
+from workers import TakenOver
 
 from cellseg import anchors, tracking
 from cellseg.config import RunConfig, flat, replaced, to_dict
@@ -44,7 +46,7 @@ class Task:
 
 
 class Watcher:
-    """Reports AP50 to Optuna after each epoch, and stops a trial that the pruner gives up."""
+    """Reports AP50 to Optuna after each epoch, and stops a trial that the pruner gives up or that is interrupted."""
 
     def __init__(self, trial: optuna.Trial, epochs: int, stop: Callable[[], bool], pruned: bool = True) -> None:
         self.trial = trial
@@ -52,20 +54,28 @@ class Watcher:
         self.stop = stop
         self.pruned = pruned
         self.reason = ""
+        self.interrupted = False
+        self.started = time.monotonic()
 
     def step(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing to do."""
 
     def epoch(self, report: EpochReport) -> bool:
-        """Report, ask the pruner; raises KeyboardInterrupt where the study is to stop before the last epoch."""
-        if BEST_BY in report.metrics:
-            value = report.metrics[BEST_BY]
-            self.trial.report(value, report.epoch)
-            if self.pruned and not report.replayed and self.trial.should_prune():
-                self.reason = f"AP50 {value:.3f} after epoch {report.epoch} was too far behind the other trials"
-        if not self.reason and report.epoch < self.epochs and self.stop():
-            raise KeyboardInterrupt
-        return bool(self.reason)
+        """Report, and before the last epoch ask whether to go on; raises TakenOver where another has the trial."""
+        unfinished = report.epoch < self.epochs
+        value = report.metrics.get(BEST_BY)
+        try:
+            self.trial.set_user_attr("run_id", report.checkpoint.parent.name)
+            self.trial.set_user_attr("seconds", round(time.monotonic() - self.started, 1))
+            if value is not None:
+                self.trial.report(value, report.epoch)
+        except UpdateFinishedTrialError as error:
+            raise TakenOver from error
+        judged = self.pruned and unfinished and value is not None and not report.replayed
+        if judged and self.trial.should_prune():
+            self.reason = f"AP50 {value:.3f} after epoch {report.epoch} was too far behind the other trials"
+        self.interrupted = not self.reason and unfinished and self.stop()
+        return bool(self.reason) or self.interrupted
 
 
 def require_validation(whole: Prepared) -> None:
@@ -141,10 +151,17 @@ def _train(trial: optuna.Trial, prepared: Prepared, shared: Task, name: str, sta
         tags=tags,
         watchers=[watcher],
     )
-    trial.set_user_attr("run_id", trained.run_id)
-    for checkpoint in (trained.best, trained.best.with_name("last.pt")):  # MLflow keeps the best one
-        checkpoint.unlink(missing_ok=True)
+    if watcher.interrupted:
+        raise KeyboardInterrupt
     return trained
+
+
+def empty_folder(trial: FrozenTrial, shared: Task) -> None:
+    """Delete the checkpoints of a trial that has ended: MLflow keeps the best one."""
+    if run_id := trial.user_attrs.get("run_id"):
+        folder = shared.runs / shared.prepared.data.digest / run_id
+        for name in ("last.pt", "best.pt"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _earlier_run(trial: optuna.Trial, tags: Mapping[str, str], shared: Task) -> str | None:

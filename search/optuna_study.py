@@ -83,7 +83,7 @@ def search(options: Options) -> int:
     from objective import require_validation, task
     from outcome import read_outcome
     from processes import gpus, spawn
-    from storage import open_storage
+    from storage import open_storage, shown
     from study import open_study
     from study_report import write_report
     from workers import Stop
@@ -102,7 +102,7 @@ def search(options: Options) -> int:
     prepared = reduced(replace(whole, config=short), options.subset)
     storage = open_storage(options.storage, options.heartbeat)
     name = options.study or f"{config.recipe}-{whole.data.digest}{'-wide' if options.space == 'wide' else ''}"
-    study = open_study(name, storage, prepared, config.train.epochs, options.space, options.pruner)
+    study = open_study(name, storage, prepared, whole.config, options.space, options.pruner)
     finals = Finals(options.finalists, options.final_seeds, options.yardsticks == "finals")
     shared = partial(
         task, prepared, whole, space=options.space, yardsticks=options.yardsticks != "gated", runs=options.runs
@@ -123,7 +123,8 @@ def search(options: Options) -> int:
                     climb(study, storage, shared(parent=run.id, stop=stop), options.trials, finals, stop)
         finally:
             outcome = read_outcome(study, storage)
-            files = write_report(outcome, options.results, shlex.join(["python", *sys.argv]))
+            command = ["python", *(word.replace(options.storage, shown(options.storage)) for word in sys.argv)]
+            files = write_report(outcome, options.results, shlex.join(command))
             parent_run.log(run, study, outcome, files)
             print("\n".join(printed(outcome, files)))
     return code

@@ -11,12 +11,14 @@ from ladder import finals_name
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
-from study import tries, value_of
+from study import cut_off, earlier_tries, tries, value_of
 
 from cellseg.winner import Winner
 
-FEWEST_RANKED = 5
+FEWEST_RANKED = 10
 """trained trials, under which no knob is said to matter"""
+FEWEST_BEST = 5
+"""trials that PED-ANOVA takes for the best ones, at the least; its tenth would be one or two here"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Outcome:
     earlier: Sequence[FrozenTrial]
     """tries whose worker died or was stopped"""
     finals: Sequence[FrozenTrial]
+    earlier_finals: Sequence[FrozenTrial]
     finalists: Sequence[Finalist]
     """the best first; those with fewer seeds come last"""
 
@@ -75,13 +78,24 @@ class Outcome:
         """Trials in a state."""
         return [trial for trial in self.trials if trial.state == state]
 
+    @property
+    def all_tries(self) -> list[FrozenTrial]:
+        """Of trials and finals."""
+        return [*self.trials, *self.earlier, *self.finals, *self.earlier_finals]
+
+    def seconds(self, trial: FrozenTrial) -> float:
+        """How long a trial was trained, in all of its tries."""
+        numbers = earlier_tries(trial)
+        return seconds_of(trial) + sum(seconds_of(each) for each in self.earlier if each.number in numbers)
+
 
 def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
     """What a study has brought so far."""
     last, earlier = tries(study)
     finals: list[FrozenTrial] = []
+    earlier_finals: list[FrozenTrial] = []
     if finals_name(study) in optuna.get_all_study_names(storage.backend):
-        finals, _ = tries(optuna.load_study(study_name=finals_name(study), storage=storage.backend))
+        finals, earlier_finals = tries(optuna.load_study(study_name=finals_name(study), storage=storage.backend))
     values: dict[int, list[float]] = {}
     for trial in finals:
         if trial.state == TrialState.COMPLETE:
@@ -89,7 +103,14 @@ def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
     finalists = [Finalist(candidate, tuple(each)) for candidate, each in values.items()]
     finalists.sort(key=lambda each: (-len(each.values), -each.mean))
     attributes = study.user_attrs
-    return Outcome(study.study_name, attributes["digest"], attributes["recipe"], last, earlier, finals, finalists)
+    return Outcome(
+        *(study.study_name, attributes["digest"], attributes["recipe"]),
+        last,
+        earlier,
+        finals,
+        earlier_finals,
+        finalists,
+    )
 
 
 def winner_of(outcome: Outcome) -> Winner:
@@ -114,7 +135,7 @@ def winner_of(outcome: Outcome) -> Winner:
 
 def saved(outcome: Outcome) -> Saved:
     """Trials that were refused or stopped, and the time to the length of a typical trained one that this saved."""
-    trained = [seconds_of(trial) for trial in outcome.ended(TrialState.COMPLETE)]
+    trained = [outcome.seconds(trial) for trial in outcome.ended(TrialState.COMPLETE)]
     typical = median(trained) if trained else 0.0
     pruned = outcome.ended(TrialState.PRUNED)
     refused = [trial for trial in pruned if not trial.intermediate_values]
@@ -122,10 +143,10 @@ def saved(outcome: Outcome) -> Saved:
     checks = [trial.user_attrs["recall_ms"] for trial in outcome.trials if "recall_ms" in trial.user_attrs]
     return Saved(
         refused=len(refused),
-        refused_seconds=sum(max(0.0, typical - seconds_of(trial)) for trial in refused),
+        refused_seconds=sum(max(0.0, typical - outcome.seconds(trial)) for trial in refused),
         recall_ms=median(checks) if checks else 0.0,
         pruned=len(stopped),
-        pruned_seconds=sum(max(0.0, typical - seconds_of(trial)) for trial in stopped),
+        pruned_seconds=sum(max(0.0, typical - outcome.seconds(trial)) for trial in stopped),
     )
 
 
@@ -139,7 +160,14 @@ def importances(outcome: Outcome) -> Mapping[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental
-        return get_param_importances(levelled, evaluator=PedAnovaImportanceEvaluator())
+        return get_param_importances(levelled, evaluator=evaluator_of(levelled))
+
+
+def evaluator_of(levelled: optuna.Study) -> PedAnovaImportanceEvaluator:
+    """PED-ANOVA that holds the best tenth, and FEWEST_BEST at the least, against all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental
+        return PedAnovaImportanceEvaluator(target_quantile=max(0.1, FEWEST_BEST / len(levelled.trials)))
 
 
 def at_one_epoch(outcome: Outcome) -> tuple[optuna.Study, int]:
@@ -157,5 +185,7 @@ def at_one_epoch(outcome: Outcome) -> tuple[optuna.Study, int]:
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """How long a try took; 0 where it has not ended."""
+    """How long a try took; where it was cut off, up to its last epoch, since its death was found out later."""
+    if cut_off(trial):
+        return float(trial.user_attrs.get("seconds", 0.0))
     return trial.duration.total_seconds() if trial.duration else 0.0

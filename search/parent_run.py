@@ -7,7 +7,8 @@ from pathlib import Path
 import optuna
 from figures import figures_of
 from objective import EXPERIMENT, end_run, run_tags
-from outcome import Outcome, importances, saved
+from optuna.trial import TrialState
+from outcome import Outcome, importances, saved, winner_of
 from storage import Storage
 from study import given_up
 from study_report import GIVEN_UP
@@ -57,12 +58,12 @@ def log(run: tracking.Run, study: optuna.Study, outcome: Outcome, files: Mapping
         "study/pruned_seconds_saved": spared.pruned_seconds,
         **{f"importance/{name}": share for name, share in importances(outcome).items()},
     }
-    if outcome.finalists:
-        best = outcome.finalists[0]
-        numbers |= {"best/AP50": best.mean, "best/AP50_low": min(best.values), "best/AP50_high": max(best.values)}
-    elif any(trial.value is not None for trial in outcome.trials):
-        numbers["best/AP50"] = max(trial.value for trial in outcome.trials if trial.value is not None)
-    run.metrics(numbers, len(outcome.trials) + len(outcome.finals) + len(outcome.earlier))
+    if outcome.ended(TrialState.COMPLETE):
+        winner = winner_of(outcome)
+        numbers["best/AP50"] = winner.value
+        if winner.low is not None and winner.high is not None:
+            numbers |= {"best/AP50_low": winner.low, "best/AP50_high": winner.high}
+    run.metrics(numbers, sum(trial.state.is_finished() for trial in outcome.all_tries))
 
 
 def _tags(study: optuna.Study) -> dict[str, str]:

@@ -16,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 BUSY_SECONDS = 60
 """that a worker waits for SQLite while others write"""
+KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""a minute after a machine vanished, PostgreSQL frees the lock that it held"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def open_storage(address: str, heartbeat: int) -> Storage:
 
     Raises ValueError where the address cannot be used.
     """
-    connect = {"timeout": BUSY_SECONDS} if _url(address).get_backend_name() == "sqlite" else {}
+    connect = {"timeout": BUSY_SECONDS} if _url(address).get_backend_name() == "sqlite" else {"options": KEEPALIVE}
     try:
         with locked(address), warnings.catch_warnings():  # a database that several processes make at once breaks
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -63,7 +65,7 @@ def one_line_if_lost(address: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(
-            f"--storage {_shown(address)}: lost on the way ({cause}); once it is back, the same command goes on"
+            f"--storage {shown(address)}: lost on the way ({cause}); once it is back, the same command goes on"
         ) from error
 
 
@@ -97,7 +99,9 @@ def _file_locked(address: str, database: Path) -> Iterator[None]:
 def _server_locked(address: str, url: URL) -> Iterator[None]:
     key = int.from_bytes(blake2b(b"cellseg search", digest_size=8).digest(), signed=True)
     try:
-        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = create_engine(
+            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"options": KEEPALIVE}
+        )
         connection = engine.connect()
     except (SQLAlchemyError, ImportError) as error:
         raise _unusable(address, error) from error
@@ -123,12 +127,12 @@ def _unusable(address: str, error: Exception) -> ValueError:
     if isinstance(error, ImportError):
         reason = "its driver is missing: pip install 'cellseg[postgres]'"
     return ValueError(
-        f"--storage {_shown(address)}: no study can be kept there ({reason}); "
+        f"--storage {shown(address)}: no study can be kept there ({reason}); "
         "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
     )
 
 
-def _shown(address: str) -> str:
+def shown(address: str) -> str:
     """The address without its password."""
     with suppress(SQLAlchemyError):
         return make_url(address).render_as_string(hide_password=True)

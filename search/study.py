@@ -20,21 +20,24 @@ Pruner = Literal["median", "halving", "none"]
 VOLATILE = ("device", "dataset.workers")
 """fields that workers of one study may differ in"""
 RETRIES = 5
-"""of one trial; one that brings its worker down each time is then given up"""
+"""of one trial; one that brings its worker down each time is then given up. Those that were stopped do not count."""
 STARTUP_TRIALS = 4
 """before the median means anything"""
 
 
 def open_study(
-    name: str, storage: Storage, prepared: Prepared, full_epochs: int, space: Kind, pruner: Pruner
+    name: str, storage: Storage, prepared: Prepared, full: RunConfig, space: Kind, pruner: Pruner
 ) -> optuna.Study:
     """The study of this name, made where it is new.
 
-    prepared is what its trials train on, full_epochs the length of its finals. Raises ValueError, with what differs,
+    prepared is what its trials train on, full the config of its finals. Raises ValueError, with what differs,
     where a study of this name searches other data, another space or around another config.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    identity = _identity(prepared, space, pruner) | {"epochs of the finals": str(full_epochs)}
+    identity = _identity(prepared, space, pruner) | {
+        "epochs of the finals": str(full.train.epochs),
+        "patience of the finals": str(full.train.patience),
+    }
     with storage.locked():
         study = optuna.create_study(
             study_name=name,
@@ -87,9 +90,14 @@ def cut_off(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "fail_reason" not in trial.user_attrs
 
 
+def deaths(trial: FrozenTrial) -> int:
+    """How often a trial brought its worker down, or died with it, this try included."""
+    return int(trial.user_attrs.get("deaths", 0)) + (cut_off(trial) and "interrupted" not in trial.user_attrs)
+
+
 def given_up(trial: FrozenTrial) -> bool:
-    """Whether a trial was cut off once too often."""
-    return cut_off(trial) and len(earlier_tries(trial)) >= RETRIES
+    """Whether a trial brought its worker down once too often."""
+    return cut_off(trial) and deaths(trial) > RETRIES
 
 
 def value_of(trial: FrozenTrial) -> float:

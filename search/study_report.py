@@ -56,7 +56,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def final_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """A row for each candidate and seed."""
+    """A row a try of each candidate and seed."""
     return [
         {
             "candidate": trial.user_attrs["candidate"],
@@ -64,10 +64,10 @@ def final_rows(outcome: Outcome) -> list[dict[str, Any]]:
             "state": trial.state.name,
             "value": "" if trial.value is None else round(trial.value, 4),
             "seconds": round(seconds_of(trial), 1),
-            "fail_reason": trial.user_attrs.get("fail_reason", ""),
+            "fail_reason": _fail_reason(trial, outcome),
             "run_id": trial.user_attrs.get("run_id", ""),
         }
-        for trial in sorted(outcome.finals, key=lambda trial: (trial.user_attrs["candidate"], trial.user_attrs["seed"]))
+        for trial in sorted([*outcome.finals, *outcome.earlier_finals], key=_place)
     ]
 
 
@@ -76,7 +76,8 @@ def summary(outcome: Outcome, command: str) -> list[str]:
     winner, spared = winner_of(outcome), saved(outcome)
     complete = outcome.ended(TrialState.COMPLETE)
     failed = [trial for trial in outcome.ended(TrialState.FAIL) if given_up(trial) or not cut_off(trial)]
-    spent = sum(seconds_of(trial) for trial in [*outcome.trials, *outcome.earlier, *outcome.finals])
+    spent = sum(map(seconds_of, outcome.all_tries))
+    cut = len(outcome.earlier) + len(outcome.earlier_finals)
     settings = ", ".join(f"{name.split('.')[1]} {_listed(value)}" for name, value in winner.overrides.items())
     return [
         f"# Study {outcome.name}",
@@ -92,7 +93,7 @@ def summary(outcome: Outcome, command: str) -> list[str]:
         f"- **Noise**: {_noise(outcome)}.",
         f"- **Recall check**: refused {spared.refused} trials in {spared.recall_ms:.0f} ms each, which saved about "
         f"{_duration(spared.refused_seconds)} of training; the pruner saved about {_duration(spared.pruned_seconds)}.",
-        f"- **Nothing lost**: {len(outcome.earlier)} tries were cut off and went on as another try.",
+        f"- **Nothing lost**: {cut} tries were cut off and went on as another try.",
         f"- **Again**: `{command}`",
     ]
 
@@ -117,10 +118,12 @@ def _margin(outcome: Outcome, winner: Winner, name: str) -> str:
     if winner.trial in full and yardstick.number in full:
         best, other = full[winner.trial], full[yardstick.number]
         lead = best.mean - other.mean
+        if min(len(best.values), len(other.values)) < 2:
+            return f"{lead:+.3f} AP50 in full ({other}), one seed each"
         apart = "beyond" if lead > max(best.range, other.range) else "within"
         return f"{lead:+.3f} AP50 in full ({other}), {apart} the range of the seeds"
-    if yardstick.value is None:
-        return f"not trained: {yardstick.user_attrs.get('prune_reason') or _fail_reason(yardstick, outcome)}"
+    if yardstick.state != TrialState.COMPLETE:
+        return f"not trained to its end: {yardstick.user_attrs.get('prune_reason') or _fail_reason(yardstick, outcome)}"
     best_trial = next(trial for trial in outcome.trials if trial.number == winner.trial)
     return (
         f"{value_of(best_trial) - value_of(yardstick):+.3f} AP50 as a trial ({value_of(yardstick):.3f}), one seed each"
@@ -156,7 +159,13 @@ def _fail_reason(trial: FrozenTrial, outcome: Outcome) -> str:
     if given_up(trial):
         return GIVEN_UP
     how = "stopped" if trial.user_attrs.get("interrupted") else "its worker died"
-    return f"{how}; went on as another try" if trial in outcome.earlier else f"{how}; the next call goes on with it"
+    went_on = trial in outcome.earlier or trial in outcome.earlier_finals
+    return f"{how}; went on as another try" if went_on else f"{how}; the next call goes on with it"
+
+
+def _place(final: FrozenTrial) -> tuple[int, int, int]:
+    """By candidate, seed and try."""
+    return final.user_attrs["candidate"], final.user_attrs["seed"], final.number
 
 
 def _duration(seconds: float) -> str:

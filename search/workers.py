@@ -23,17 +23,24 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from storage import Storage
-from study import RETRIES, cut_off, tries
+from study import cut_off, deaths, given_up, tries
 
 Objective = Callable[[optuna.Trial], float]
 Fill = Callable[[optuna.Study], None]
+Ended = Callable[[FrozenTrial], None]
+MENDABLE = (ValueError, OSError, SQLAlchemyError, StorageInternalError)
+"""what a user can mend: it ends the worker with one line, and the trial is tried again"""
 FAILURES_IN_A_ROW = 3
 """after which a worker gives up: the cause is then not in the trial"""
 STARTUP_TRIALS = 8
 """drawn at random before the sampler learns"""
 POLL_SECONDS = 2.0
-OF_A_TRY = ("worker", "interrupted")
+OF_A_TRY = ("worker", "interrupted", "seconds")
 """attributes that a new try of a trial does not inherit"""
+
+
+class TakenOver(BaseException):
+    """Another worker has this trial: this one was silent for long. No Exception, since its run goes on there."""
 
 
 class Stop:
@@ -66,11 +73,19 @@ class Stop:
 
 
 def work(
-    study: optuna.Study, storage: Storage, wanted: int, seed: int, run: Objective, stop: Stop, fill: Fill | None = None
+    study: optuna.Study,
+    storage: Storage,
+    wanted: int,
+    seed: int,
+    run: Objective,
+    stop: Stop,
+    *,
+    fill: Fill | None = None,
+    ended: Ended = lambda trial: None,
 ) -> None:
     """Run trials until `wanted` have ended, in whatever worker; waits for those of the others.
 
-    Where no trial waits, fill may queue one; else the sampler draws it.
+    Where no trial waits, fill may queue one; else the sampler draws it. `ended` follows once a trial's end is stored.
     Raises KeyboardInterrupt when stopped, ValueError after FAILURES_IN_A_ROW.
     """
     failures: list[str] = []
@@ -79,7 +94,7 @@ def work(
             trial = claim(study, storage, wanted, seed, fill)
             waiting_for = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if trial is not None:
-            reason = _run(study, storage, trial, run)
+            reason = _run(study, storage, trial, run, ended)
             failures = [*failures, reason] if reason else []
             if len(failures) == FAILURES_IN_A_ROW:
                 raise ValueError(
@@ -148,19 +163,21 @@ def _queue_again(study: optuna.Study) -> None:
         died_while_claiming = trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs
         if died_while_claiming:
             study.tell(trial.number, state=TrialState.FAIL)
-        if died_while_claiming or cut_off(trial):
+            _try_again(study, study.get_trials(deepcopy=False)[trial.number])
+        elif cut_off(trial) and not given_up(trial):
             _try_again(study, trial)
 
 
 def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     again = deepcopy(trial)
     again.user_attrs = {name: value for name, value in trial.user_attrs.items() if name not in OF_A_TRY}
+    again.user_attrs["deaths"] = deaths(trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, again)
+        RetryHeartbeatStaleTrialCallback()(study, again)
 
 
-def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Objective) -> str:
+def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Objective, ended: Ended) -> str:
     """Run a trial and tell how it ended; why it failed, or nothing."""
     reason, value, state = "", None, TrialState.FAIL
     try:
@@ -169,26 +186,34 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
         state = TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
-    except UpdateFinishedTrialError:
-        return _taken_over(trial)
-    except (RuntimeError, FloatingPointError, MemoryError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-        trial.set_user_attr("fail_reason", reason)
-        gc.collect()  # the memory that it took is the next trial's
-    except BaseException:  # stopped, or something that the user can mend: the trial is tried again
-        with suppress(UpdateFinishedTrialError):  # another worker has it already
-            trial.set_user_attr("interrupted", True)
-            study.tell(trial, state=TrialState.FAIL)
+    except TakenOver:
+        pass  # seen below
+    except (KeyboardInterrupt, SystemExit):
+        _cut_off(study, trial, interrupted=True)
         raise
+    except MENDABLE:
+        _cut_off(study, trial, interrupted=False)
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    gc.collect()  # the memory that a failed trial took is the next one's
     if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
-        return _taken_over(trial)
-    _tell(study.tell(trial, value, state))
+        print(f"trial {trial.number}: this worker was silent for long, so another one took it over", flush=True)
+        return ""
+    if reason:
+        trial.set_user_attr("fail_reason", reason)
+    frozen = study.tell(trial, value, state)
+    ended(frozen)
+    _tell(frozen)
     return reason
 
 
-def _taken_over(trial: optuna.Trial) -> str:
-    print(f"trial {trial.number}: this worker was silent for long, so another one took it over", flush=True)
-    return ""
+def _cut_off(study: optuna.Study, trial: optuna.Trial, *, interrupted: bool) -> None:
+    """Mark a try that the next worker goes on with."""
+    with suppress(UpdateFinishedTrialError, ValueError):  # another worker has it already
+        if interrupted:
+            trial.set_user_attr("interrupted", True)
+        study.tell(trial, state=TrialState.FAIL)
 
 
 def _tell(trial: FrozenTrial) -> None:

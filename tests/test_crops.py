@@ -96,6 +96,17 @@ def test_a_prepared_subset_follows_from_the_config_alone(folder, run_config):
     assert list(reduced_later.train) == list(first.train)
 
 
+def test_crops_of_images_that_are_not_kept_in_memory_are_read_again_and_others_take_no_more_of_it(data, run_config):
+    crops = crops_of(data, range(4), with_subset(run_config, 0.5), 0.5)
+    from_memory, from_files = with_crops(data, crops), with_crops(dataclasses.replace(data, kept={}), crops)
+    assert from_files.kept == {}
+    for index in range(4, len(from_memory)):
+        np.testing.assert_array_equal(from_files.image(index), from_memory.image(index))
+        np.testing.assert_array_equal(from_files.label_maps(index), from_memory.label_maps(index))
+        assert np.shares_memory(from_memory.kept[index][0], data.kept[crops[index - 4].index][0])
+    assert from_files.truth([5]) == from_memory.truth([5])
+
+
 @pytest.mark.parametrize("subset", [0.0, -1.0, 1.5])
 def test_a_share_that_is_none_is_refused(folder, run_config, subset):
     with pytest.raises(ValueError, match=r"dataset\.subset: expected a share above 0 and up to 1"):

@@ -1,12 +1,14 @@
 """Which trials are trained, and what stops them."""
 
 import dataclasses
+from pathlib import Path
 
 import objective
 import optuna
 import pytest
 from mlflow import MlflowClient
 from space import first_trials
+from workers import TakenOver
 
 from cellseg.train import EpochReport
 
@@ -64,6 +66,8 @@ def test_a_yardstick_is_trained_whatever_its_anchors_and_is_not_stopped(shared, 
 def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path):
     trial = study_of(shared, "fitted").ask()
     objective.objective(trial, shared)
+    assert {path.name for path in tmp_path.glob("*/*/*.pt")} == {"last.pt", "best.pt"}
+    objective.empty_folder(trial.study.trials[0], shared)
     assert list(tmp_path.glob("*/*/*.pt")) == []
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     kept = store.list_artifacts(trial.user_attrs["run_id"], "checkpoints")
@@ -71,7 +75,7 @@ def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path)
 
 
 def report(epoch, ap50, replayed=False):
-    return EpochReport(epoch, epoch, {"val/AP50": ap50}, [], {}, False, None, replayed)
+    return EpochReport(epoch, epoch, {"val/AP50": ap50}, [], {}, False, Path("run-1/last.pt"), replayed)
 
 
 def test_a_trial_that_falls_behind_is_stopped_and_says_so():
@@ -84,10 +88,27 @@ def test_a_trial_that_falls_behind_is_stopped_and_says_so():
 
 
 def test_a_trial_ends_between_epochs_when_the_study_is_to_stop_but_finishes_its_last_one():
-    watcher = objective.Watcher(optuna.create_study().ask(), epochs=2, stop=lambda: True)
-    with pytest.raises(KeyboardInterrupt):
-        watcher.epoch(report(1, 0.1))
+    trial = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(lower=0.3)).ask()
+    watcher = objective.Watcher(trial, epochs=2, stop=lambda: True, pruned=False)
+    assert watcher.epoch(report(1, 0.1))
+    assert watcher.interrupted
     assert not watcher.epoch(report(2, 0.1))
+    assert not watcher.interrupted
+    assert trial.user_attrs["run_id"] == "run-1"
+
+
+def test_a_trial_that_came_to_its_end_is_not_stopped_any_more():
+    trial = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(lower=0.3)).ask()
+    assert not objective.Watcher(trial, epochs=1, stop=lambda: False).epoch(report(1, 0.1))
+
+
+def test_a_trial_that_another_worker_has_ends_without_an_exception_that_would_mark_its_run():
+    study = optuna.create_study()
+    watcher = objective.Watcher(study.ask(), epochs=2, stop=lambda: False)
+    study.tell(0, state=optuna.trial.TrialState.FAIL)
+    with pytest.raises(TakenOver):
+        watcher.epoch(report(1, 0.1))
+    assert not issubclass(TakenOver, Exception)
 
 
 def test_a_search_without_validation_images_is_refused(prepared):

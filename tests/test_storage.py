@@ -54,7 +54,7 @@ def server():
     run("initdb", "-D", folder, "-U", "tester", "-A", "trust", "--no-sync")
     options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
     run("pg_ctl", "-D", folder, "-w", "-l", str(place / "log"), "-o", options, "start")
-    yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+    yield f"postgresql://tester:pa55phrase@127.0.0.1:{port}/postgres"
     run("pg_ctl", "-D", folder, "-m", "immediate", "stop")
     shutil.rmtree(place)
 
@@ -74,6 +74,7 @@ def test_two_machines_on_postgresql_finish_a_study_though_one_is_killed(tmp_path
     assert_every_trial_ended_once(server, 5)
     assert any(earlier_tries(trial) for trial in trials(server))
     assert len({trial.user_attrs["worker"] for trial in trials(server) if "worker" in trial.user_attrs}) >= 2
+    assert all(b"pa55phrase" not in path.read_bytes() for place in places for path in place.rglob("*") if path.is_file())
     tables = [(place / "search/results/s/trials.csv").read_text().splitlines() for place in places]
     assert len(max(tables, key=len)) == 1 + len(trials(server))
 

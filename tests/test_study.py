@@ -16,8 +16,9 @@ def storage(tmp_path):
     return open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=1)
 
 
-def opened(storage, prepared, kind="card", pruner="median", full_epochs=10):
-    return studies.open_study("s", storage, prepared, full_epochs, kind, pruner)
+def opened(storage, prepared, kind="card", pruner="median", **full):
+    config = with_train(prepared, **{"epochs": 10, "patience": 0, **full}).config
+    return studies.open_study("s", storage, prepared, config, kind, pruner)
 
 
 def with_train(prepared, **fields):
@@ -57,7 +58,9 @@ def test_another_space_recipe_schedule_pruner_or_data_is_refused_with_what_chang
     with pytest.raises(ValueError, match=r"train\.batch 1, now 2"):
         opened(storage, with_train(prepared, batch=2))
     with pytest.raises(ValueError, match="epochs of the finals 10, now 20"):
-        opened(storage, prepared, full_epochs=20)
+        opened(storage, prepared, epochs=20)
+    with pytest.raises(ValueError, match="patience of the finals 0, now 3"):
+        opened(storage, prepared, patience=3)
     with pytest.raises(ValueError, match=f"data {prepared.data.digest}, now other"):
         opened(storage, dataclasses.replace(prepared, data=dataclasses.replace(prepared.data, digest="other")))
 
@@ -133,6 +136,16 @@ def test_a_trial_that_brings_its_worker_down_each_time_is_given_up(prepared, sto
         trial = claim(study, storage, 1, 0)
         study.tell(trial, state=TrialState.FAIL)
     assert claim(study, storage, 1, 0) is None
+    assert studies.deaths(study.trials[-1]) == studies.RETRIES + 1
     (last,), earlier = studies.tries(study)
     assert studies.given_up(last)
     assert len(earlier) == studies.RETRIES
+
+
+def test_a_trial_that_is_stopped_again_and_again_is_not_given_up(prepared, storage):
+    study = opened(storage, prepared)
+    for _ in range(2 * studies.RETRIES):
+        trial = claim(study, storage, 1, 0)
+        trial.set_user_attr("interrupted", True)
+        study.tell(trial, state=TrialState.FAIL)
+    assert claim(study, storage, 1, 0) is not None

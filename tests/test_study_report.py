@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import optuna
@@ -10,7 +11,7 @@ from figures import figures_of
 from ladder import Finals, candidates, open_finals
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from outcome import at_one_epoch, importances, read_outcome, saved, winner_of
+from outcome import at_one_epoch, importances, read_outcome, saved, seconds_of, winner_of
 from storage import open_storage
 from study_report import summary, trial_rows, write_report
 
@@ -23,16 +24,20 @@ def storage(tmp_path):
     return open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=1)
 
 
-def add(study, state, *, value=None, seconds=0, reported=(), system_attrs=None, rate=1e-3, **attributes):
-    """A trial of a state that ended after some seconds."""
+def add(
+    study, state, *, value=None, seconds=0, reported=(), system_attrs=None, rate=1e-3, cut_off_after=None, **attributes
+):
+    """A trial of a state that ended after some seconds, or that was found dead then."""
+    if cut_off_after:
+        attributes["seconds"] = cut_off_after
     number = len(study.trials)
     trial = optuna.create_trial(
         state=state,
         value=value,
-        params={"learning_rate": rate, "anchor_base": 4.0 + number},
+        params={"learning_rate": rate, "anchor_base": 4.0 + number % 16},
         distributions=BOUNDS,
         user_attrs={
-            "overrides": {"train.learning_rate": rate, "model.anchor_sizes": [4.0 + number, 9.12345]},
+            "overrides": {"train.learning_rate": rate, "model.anchor_sizes": [4.0 + number % 16, 9.12345]},
             "anchor_recall": 0.5 + 0.05 * number,
             "recall_ms": 10.0,
             **attributes,
@@ -54,7 +59,7 @@ def study(storage):
     add(study, done, value=0.30, seconds=100, reported=(0.1, 0.3), anchor_set="fitted")
     add(study, done, value=0.10, seconds=100, reported=(0.0, 0.1), anchor_set="torchvision")
     add(study, TrialState.PRUNED, seconds=1, anchor_set="reference", prune_reason="best possible recall 0.01, too low")
-    add(study, TrialState.FAIL, seconds=30)  # its worker died
+    add(study, TrialState.FAIL, seconds=9999, reported=(0.2,), cut_off_after=30.0)  # found out much later
     retry = {"failed_trial": 3, "retry_history": [3]}
     add(study, done, value=0.40, seconds=120, reported=(0.2, 0.4), system_attrs=retry, rate=2e-3)
     add(study, TrialState.PRUNED, value=0.05, seconds=40, reported=(0.05,), prune_reason="too far behind")
@@ -131,6 +136,13 @@ def test_what_was_saved_is_the_rest_of_a_typical_training(study, storage):
     assert spared.recall_ms == 10
 
 
+def test_the_time_of_a_trial_is_that_of_its_tries_while_they_lived(study, storage):
+    outcome = read_outcome(study, storage)
+    assert outcome.seconds(study.trials[4]) == 120 + 30
+    spent = sum(map(seconds_of, outcome.all_tries))
+    assert spent == 100 + 100 + 1 + 30 + 120 + 40 + 1 + 5 + 100 + 100 + 90
+
+
 def test_the_table_has_a_row_a_try_with_reasons(study, storage):
     rows = trial_rows(read_outcome(study, storage))
     assert list(rows[0])[:7] == [
@@ -154,11 +166,11 @@ def test_study_md_says_in_ten_lines_what_was_learned(study, storage):
     assert "trial 4, AP50 0.470 (0.440 to 0.500, 2 seeds): learning_rate 0.002, anchor_sizes (8.0, 9.123)" in text
     assert "trial 8 0.390 (0.380 to 0.400)" in text
     assert "torchvision's default anchors**: +0.365 AP50 in full (0.105 (0.100 to 0.110)), beyond the range" in text
-    assert "the reference's anchors**: not trained: best possible recall 0.01, too low" in text
+    assert "the reference's anchors**: not trained to its end: best possible recall 0.01, too low" in text
     assert "differs by 0.030 between seeds (mean range of 3 settings, 2 seeds each; largest 0.060)" in text
     assert "refused 2 trials in 10 ms each, which saved about 3 min" in text
     assert "1 tries were cut off" in text
-    assert "PED-ANOVA over AP50 after epoch 1 of 7 trials" in text
+    assert "too few trials were trained to tell (7; 10 are needed)" in text
 
 
 def test_importance_compares_all_trained_trials_after_the_same_epoch(study, storage):
@@ -166,9 +178,45 @@ def test_importance_compares_all_trained_trials_after_the_same_epoch(study, stor
     levelled, epoch = at_one_epoch(outcome)
     assert epoch == 1  # where the stopped one was stopped
     assert sorted(trial.value for trial in levelled.trials) == [0.0, 0.05, 0.1, 0.1, 0.1, 0.2, 0.2]
+    assert importances(outcome) == {}
+
+
+def test_the_knob_that_decides_comes_first(study, storage):
+    for number in range(20):  # AP50 follows from the learning rate alone
+        rate = 1e-4 * 1.2**number
+        add(study, TrialState.COMPLETE, value=1.0, seconds=100, reported=(1 - number / 20,), rate=rate)
+    outcome = read_outcome(study, storage)
     shares = importances(outcome)
-    assert set(shares) == {"learning_rate", "anchor_base"}
+    assert list(shares) == ["learning_rate", "anchor_base"]
     assert sum(shares.values()) == pytest.approx(1)
+    assert "of 27 trials" in "\n".join(summary(outcome, "x"))
+    assert "importances" in figures_of(study, outcome)
+
+
+def test_finals_of_a_study_that_was_deleted_are_not_those_of_its_namesake(study, storage):
+    run_finals(study, storage, Finals(1, 1, yardsticks=False), {(4, 0): 0.99})
+    optuna.delete_study(study_name="s", storage=storage.backend)
+    new = optuna.create_study(study_name="s", storage=storage.backend, direction="maximize")
+    for name, value in {"id": "y", "digest": "d1gest", "recipe": "demo"}.items():
+        new.set_user_attr(name, value)
+    add(new, TrialState.COMPLETE, value=0.2, seconds=100)
+    assert read_outcome(new, storage).finalists == []
+    assert winner_of(read_outcome(new, storage)).value == 0.2
+
+
+def test_a_lead_of_one_seed_is_not_said_to_be_beyond_anything(study, storage):
+    run_finals(study, storage, Finals(1, 1, yardsticks=True), {(4, 0): 0.5, (1, 0): 0.2})
+    text = "\n".join(summary(read_outcome(study, storage), "x"))
+    assert "+0.300 AP50 in full (0.200 (0.200 to 0.200)), one seed each" in text
+
+
+def test_a_yardstick_that_was_stopped_is_not_compared_with(study, storage):
+    add(study, TrialState.PRUNED, value=0.01, seconds=9, reported=(0.01,), prune_reason="too far behind")
+    stopped = read_outcome(study, storage)
+    trials = [t for t in stopped.trials if t.user_attrs.get("anchor_set") != "torchvision"]
+    trials[-1].user_attrs["anchor_set"] = "torchvision"
+    said = "\n".join(summary(replace(stopped, trials=trials), "x"))
+    assert "torchvision's default anchors**: not trained to its end: too far behind" in said
 
 
 def test_a_lead_that_is_smaller_than_the_seeds_range_is_not_called_one(study, storage):
@@ -199,7 +247,7 @@ def test_a_study_without_a_trained_trial_leaves_its_tables(storage, tmp_path):
 def test_every_plot_is_drawn(study, storage, tmp_path):
     figures = figures_of(study, read_outcome(study, storage))
     assert set(figures) == {
-        *("history", "importances", "parallel_coordinates", "slices", "ap_over_time", "recall_against_ap"),
+        *("history", "parallel_coordinates", "slices", "ap_over_time", "recall_against_ap"),
     }
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.png", bbox_inches="tight")

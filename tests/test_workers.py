@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 
 import optuna
 import psutil
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 from storage import open_storage
 from studies import SEARCH, finish, running_past_an_epoch, start, trials, until, worker_of
 from study import earlier_tries
-from workers import Stop, claim, work
+from workers import Stop, TakenOver, claim, work
 
 LONG = ["--trials", "2", "--trial-epochs", "6", "--train.epochs", "6"]
 
@@ -57,7 +58,7 @@ def opened(address):
 
 def test_a_worker_gives_up_when_trial_after_trial_fails(opened):
     study, storage = opened
-    outcomes = iter([RuntimeError("odd"), 0.5, RuntimeError("CUDA"), MemoryError(), FloatingPointError("nan, twice")])
+    outcomes = iter([KeyError("odd"), 0.5, RuntimeError("CUDA"), MemoryError(), FloatingPointError("nan, twice")])
 
     def run(trial):
         outcome = next(outcomes)
@@ -98,6 +99,28 @@ def test_a_worker_that_was_silent_for_too_long_leaves_the_trial_to_the_one_that_
     work(study, storage, 1, 0, asleep, Stop())
     assert [trial.value for trial in study.trials] == [None, 0.9]
     assert "another one took it over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error after a sleep"), TakenOver(), ValueError("store lost")])
+def test_a_trial_that_was_taken_over_stays_so_whatever_this_worker_meets(opened, error):
+    study, storage = opened
+
+    def asleep(trial):
+        study.tell(trial.number, state=TrialState.FAIL)
+        with storage.locked():
+            study.tell(claim(study, storage, 1, 0), 0.9)
+        raise error
+
+    with suppress(ValueError):
+        work(study, storage, 1, 0, asleep, Stop())
+    assert [(trial.state.name, trial.value) for trial in study.trials] == [("FAIL", None), ("COMPLETE", 0.9)]
+
+
+def test_what_follows_the_end_of_a_trial_follows_once_it_is_stored(opened):
+    study, storage = opened
+    seen = []
+    work(study, storage, 2, 0, lambda trial: 0.5, Stop(), ended=lambda trial: seen.append(study.trials[trial.number]))
+    assert [trial.state.name for trial in seen] == ["COMPLETE", "COMPLETE"]
 
 
 def test_a_beating_trial_is_not_taken_for_dead(opened):
@@ -212,7 +235,8 @@ def test_two_workers_on_sqlite_finish_a_study_and_its_finals_with_no_trial_lost_
     assert_every_trial_ended_once(address, 7)
     assert [trial.number for trial in trials(address)] == list(range(7))
     assert len({tuple(trial.params.values()) for trial in trials(address)}) == 7
-    assert_every_trial_ended_once(address, 4, "s finals")
+    (finals,) = (name for name in optuna.get_all_study_names(address) if name.startswith("s finals "))
+    assert_every_trial_ended_once(address, 4, finals)
     assert len({trial.user_attrs["worker"] for trial in trials(address)}) == 2
     winner = json.loads((tmp_path / "search/results/s/best.json").read_text())
     assert winner["seeds"] == 2
