@@ -138,6 +138,8 @@ def _importance(outcome: Outcome) -> str:
     listed = [f"{name} {share:.0%}" for name, share in shares.items()]
     half = -(-len(listed) // 2)
     source = f"PED-ANOVA over AP50 after epoch {epoch} of {len(levelled.trials)} trials"
+    if max(shares.values()) < min(2 / len(shares), 0.6):  # about even
+        return f"no knob stands out: {', '.join(listed)} ({source})"
     return f"{', '.join(listed[:half])}; little: {', '.join(listed[half:])} ({source})"
 
 

@@ -74,7 +74,9 @@ def test_two_machines_on_postgresql_finish_a_study_though_one_is_killed(tmp_path
     assert_every_trial_ended_once(server, 5)
     assert any(earlier_tries(trial) for trial in trials(server))
     assert len({trial.user_attrs["worker"] for trial in trials(server) if "worker" in trial.user_attrs}) >= 2
-    assert all(b"pa55phrase" not in path.read_bytes() for place in places for path in place.rglob("*") if path.is_file())
+    assert all(
+        b"pa55phrase" not in path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()
+    )
     tables = [(place / "search/results/s/trials.csv").read_text().splitlines() for place in places]
     assert len(max(tables, key=len)) == 1 + len(trials(server))
 

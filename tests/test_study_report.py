@@ -189,8 +189,16 @@ def test_the_knob_that_decides_comes_first(study, storage):
     shares = importances(outcome)
     assert list(shares) == ["learning_rate", "anchor_base"]
     assert sum(shares.values()) == pytest.approx(1)
+    assert "**What mattered**: learning_rate" in "\n".join(summary(outcome, "x"))
     assert "of 27 trials" in "\n".join(summary(outcome, "x"))
     assert "importances" in figures_of(study, outcome)
+
+
+def test_even_shares_are_not_said_to_matter(study, storage):
+    for number in range(16):  # AP50 follows from nothing
+        value = 0.1 + 0.01 * (7 * number % 16)
+        add(study, TrialState.COMPLETE, value=value, seconds=1, reported=(value,), rate=1e-4 * 1.3 ** (5 * number % 16))
+    assert "no knob stands out: " in "\n".join(summary(read_outcome(study, storage), "x"))
 
 
 def test_finals_of_a_study_that_was_deleted_are_not_those_of_its_namesake(study, storage):
