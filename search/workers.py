@@ -1,7 +1,7 @@
 """Workers of a study: each claims a trial, runs it and tells how it ended, until none is left; any of them may die.
 
 A trial whose worker died is found by its silent heartbeat, one whose worker was stopped by its mark; both are queued
-again, at most RETRIES times, and go on from the checkpoint of their last epoch.
+again and go on from the checkpoint of their last epoch. One that outlives none of its workers is given up.
 """
 
 import gc

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -37,6 +38,12 @@ def children(folder):
 def steps(store, run, name):
     """The steps at which a figure was logged, in order of time."""
     return [metric.step for metric in store.get_metric_history(run.info.run_id, name)]
+
+
+def pictures(store, run):
+    """How many pictures of predictions were logged at each step; an epoch that is told again on resume draws none."""
+    names = [each.path for each in store.list_artifacts(run.info.run_id, "images")]
+    return Counter(int(re.search(r"[+%]step[+%](\d+)[+%]", name).group(1)) for name in names)
 
 
 def assert_every_trial_ended_once(address, count, name="s"):
@@ -168,6 +175,7 @@ def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its
     assert steps(store, run, "val/AP50") == [2, 4, 6, 8, 10, 12]
     assert steps(store, run, "train/loss") == list(range(1, 13))
     assert again.intermediate_values[1] == victim.intermediate_values[1]
+    assert max(pictures(store, run).values()) == pictures(store, run)[12]  # no epoch was validated a second time
     rows = (tmp_path / "search/results/s/trials.csv").read_text()
     assert "its worker died; went on as another try" in rows
 
