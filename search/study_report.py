@@ -16,6 +16,8 @@ from study import RETRIES, cut_off, earlier_tries, given_up, value_of
 
 from cellseg.winner import Winner, write_winner
 
+SHOWN = 0.0005
+"""leads that are shown as 0.000 are none"""
 GIVEN_UP = f"its worker died {RETRIES + 1} times"
 
 
@@ -120,7 +122,7 @@ def _margin(outcome: Outcome, winner: Winner, name: str) -> str:
         lead = best.mean - other.mean
         if min(len(best.values), len(other.values)) < 2:
             return f"{lead:+.3f} AP50 in full ({other}), one seed each"
-        apart = "beyond" if lead > max(best.range, other.range) else "within"
+        apart = "beyond" if lead > max(best.range, other.range, SHOWN) else "within"
         return f"{lead:+.3f} AP50 in full ({other}), {apart} the range of the seeds"
     if yardstick.state != TrialState.COMPLETE:
         return f"not trained to its end: {yardstick.user_attrs.get('prune_reason') or _fail_reason(yardstick, outcome)}"
