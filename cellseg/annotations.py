@@ -56,7 +56,7 @@ class ClassFiles:
 
     def cells(self, label_maps: Array) -> list[Cell]:
         """The cells of the label maps, by class and id."""
-        return [Cell(code, k) for k, plane in enumerate(label_maps, start=1) for code in codes_of(plane)]
+        return cells_of(label_maps)
 
     def overlaps(self, label_maps: Array) -> int:
         """None: each pixel of a file has one id."""
@@ -90,6 +90,11 @@ class CodedCells:
     def _painted(self) -> list[Cell]:
         """The cells that get pixels, the largest first."""
         return sorted((cell for cell in self.coded if not cell.crowd), key=lambda cell: -int(coco_mask.area(cell.code)))
+
+
+def cells_of(label_maps: Array) -> list[Cell]:
+    """The cells of label maps (C, H, W), by class and id."""
+    return [Cell(code, label) for label, plane in enumerate(label_maps, start=1) for code in codes_of(plane)]
 
 
 def read_label_map(path: Path, size_hw: tuple[int, int]) -> Array:

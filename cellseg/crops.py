@@ -1,20 +1,20 @@
 """A fixed, stratified share of a data set's pixels: crops of its images, appended to it as further images.
 
-Letters: K crops, C classes, h height, w width of a crop.
+Letters: C classes, h height, w width of a crop.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
-from cellseg.annotations import Annotation, Cell
+from cellseg.annotations import Annotation, Cell, cells_of
 from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.dataset import DataSet
-from cellseg.label_maps import codes_of
+from cellseg.label_maps import counts_of
 from cellseg.splits import choose
 
 
@@ -25,6 +25,8 @@ class Crop:
     index: int
     rows: slice
     columns: slice
+    cell_counts: tuple[int, ...]
+    """of each class"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class CropCells:
 
     def cells(self, label_maps: Array) -> list[Cell]:
         """The cells of the label maps, by class and id."""
-        return [Cell(code, label) for label, plane in enumerate(label_maps, start=1) for code in codes_of(plane)]
+        return cells_of(label_maps)
 
     def overlaps(self, label_maps: Array) -> int:
         """None: each pixel of a label map has one id."""
@@ -55,15 +57,15 @@ def crops_of(data: DataSet, indices: Sequence[int], config: RunConfig, share: fl
     follows from dataset.split_seed. The config must have no field left to the Plan.
     """
     found: list[Crop] = []
-    counts: list[Array] = []
     for index in indices:
         label_maps = data.label_maps(index)
-        grid = _grid(index, data.records[index].size_hw, config)
-        found += grid
-        counts += [_cell_counts(label_maps[:, crop.rows, crop.columns]) for crop in grid]
+        for rows, columns in _grid(data.records[index].size_hw, config):
+            counts = counts_of(label_maps[:, rows, columns])
+            found.append(Crop(index, rows, columns, tuple(counts.tolist())))
     if len(found) < 2:
         return found
-    kept = choose(np.arange(len(found)), np.array(counts), share, config.dataset.split_seed)
+    cell_counts = np.array([crop.cell_counts for crop in found])
+    kept = choose(np.arange(len(found)), cell_counts, share, config.dataset.split_seed)
     return [crop for crop, chosen in zip(found, kept, strict=True) if chosen]
 
 
@@ -72,7 +74,7 @@ def with_crops(data: DataSet, crops: Sequence[Crop]) -> DataSet:
 
     Crops of images that are kept in memory are views of them; the others are read again, as their images are.
     """
-    records, annotations, counts = list(data.records), list(data.annotations), [data.cell_counts]
+    records, annotations = list(data.records), list(data.annotations)
     kept = dict(data.kept)
     next_id = max((record.image_id for record in records), default=0) + 1
     for number, crop in enumerate(crops):
@@ -80,32 +82,25 @@ def with_crops(data: DataSet, crops: Sequence[Crop]) -> DataSet:
         if crop.index in kept:
             image, label_maps = kept[crop.index]
             kept[len(records)] = image[crop.rows, crop.columns], label_maps[:, crop.rows, crop.columns]
-        cells = CropCells(data.annotations[crop.index], whole.size_hw, crop)
         size_hw = (crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start)
         name = f"{whole.name} y{crop.rows.start} x{crop.columns.start}"
         window = (crop.rows, crop.columns)
         records.append(replace(whole, name=name, size_hw=size_hw, image_id=next_id + number, window=window))
-        annotations.append(cells)
-        counts.append(_cell_counts(data.label_maps(crop.index)[:, crop.rows, crop.columns])[None])
+        annotations.append(CropCells(data.annotations[crop.index], whole.size_hw, crop))
     return replace(
         data,
         records=tuple(records),
         annotations=tuple(annotations),
-        cell_counts=np.concatenate(counts),
+        cell_counts=np.array([*data.cell_counts.tolist(), *(crop.cell_counts for crop in crops)], np.int64),
         kept=kept,
     )
 
 
-def _grid(index: int, size_hw: tuple[int, int], config: RunConfig) -> list[Crop]:
-    """The crops that an image is cut into: all of it, without overlap."""
+def _grid(size_hw: tuple[int, int], config: RunConfig) -> list[tuple[slice, slice]]:
+    """The rows and columns of the crops that an image is cut into: all of it, without overlap."""
     side = max(size_hw)
     if config.augment.crop:
         side = math.ceil(config.augment.crop / config.predict.scale_of(size_hw) * config.augment.zoom_jitter)
     edges = [np.linspace(0, length, max(1, length // side) + 1).round().astype(int).tolist() for length in size_hw]
     rows, columns = ([slice(*pair) for pair in pairwise(ends)] for ends in edges)
-    return [Crop(index, row, column) for row in rows for column in columns]
-
-
-def _cell_counts(label_maps: Array) -> Array:
-    """Cells (C,) int64 of each class."""
-    return np.array([len(np.unique(plane[plane > 0])) for plane in label_maps], np.int64)
+    return list(product(rows, columns))

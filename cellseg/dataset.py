@@ -20,6 +20,7 @@ from cellseg.codes import Array
 from cellseg.config import DatasetConfig
 from cellseg.data_folder import missing, require_data
 from cellseg.images import read_image, recolored
+from cellseg.label_maps import counts_of
 from cellseg.layout import Record, TestImage, test_images, training_images
 
 __all__ = ["DataSet", "Record", "TestImage", "open_dataset", "test_images"]
@@ -101,7 +102,7 @@ def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -
     room, counts, overlaps, differences = MEMORY, [], 0, []
     for index, (record, annotation) in enumerate(found):
         image, label_maps = _read(record, annotation)
-        counts.append([len(np.unique(plane[plane > 0])) for plane in label_maps])
+        counts.append(counts_of(label_maps))
         overlaps += annotation.overlaps(label_maps)
         differences.append(stain.red_over_blue(image, label_maps.max(axis=0) > 0))
         room -= image.nbytes + label_maps.nbytes

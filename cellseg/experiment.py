@@ -16,6 +16,7 @@ from cellseg.git import git_commit
 from cellseg.observers import Bar, Observers, Tracker
 from cellseg.splits import split
 from cellseg.train import Observer, fit
+from cellseg.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 RUNS = Path("experiments/runs")
@@ -163,6 +164,4 @@ def _write_run(folder: Path, prepared: Prepared) -> None:
     """What --resume needs, also before the first epoch has ended."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"config": to_dict(prepared.config), "data": str(prepared.root.resolve())}
-    partial = folder / ".run.json"
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(folder / "run.json")
+    write_whole(json.dumps(content, indent=1), folder / "run.json")

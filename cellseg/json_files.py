@@ -1,7 +1,6 @@
 """Results, truth and image ids as JSON files."""
 
 import json
-import os
 import textwrap
 import zipfile
 import zlib
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
+
+from cellseg.whole_files import write_whole
 
 MEMBER = "test-results.json"
 """name of the results in a submission zip"""
@@ -82,15 +83,10 @@ def _parsed(path: Path) -> Any:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write to a temporary file beside the path, then rename. Raises FileNotFoundError for a missing folder."""
+    """Write whole or not at all. Raises FileNotFoundError for a missing folder."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(json.dumps(value, separators=(",", ":")), path)
 
 
 def shown(value: Any) -> str:

@@ -43,6 +43,11 @@ def boxes_of(label_map: Array) -> Array:
     return _cells(label_map)[2]
 
 
+def counts_of(label_maps: Array) -> Array:
+    """Cells (C,) int64 of each class in label maps (C, H, W)."""
+    return np.array([len(np.unique(plane[plane > 0])) for plane in label_maps], np.int64)
+
+
 def _cells(label_map: Array) -> tuple[Array, Array, Array]:
     """Ids (N,), areas (N,) and boxes (N, 4), from the foreground pixels alone."""
     ys, xs = np.nonzero(label_map)

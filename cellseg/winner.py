@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.config import RunConfig, replaced
+from cellseg.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ def write_winner(winner: Winner, studies: Path) -> Path:
     """The path <studies>/<study>/best.json, written whole or not at all."""
     path = studies / winner.study / "best.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".best.json")
-    partial.write_text(json.dumps(asdict(winner), indent=1))
-    partial.replace(path)
+    write_whole(json.dumps(asdict(winner), indent=1), path)
     return path
 
 

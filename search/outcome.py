@@ -104,12 +104,14 @@ def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
     finalists.sort(key=lambda each: (-len(each.values), -each.mean))
     attributes = study.user_attrs
     return Outcome(
-        *(study.study_name, attributes["digest"], attributes["recipe"]),
-        last,
-        earlier,
-        finals,
-        earlier_finals,
-        finalists,
+        name=study.study_name,
+        digest=attributes["digest"],
+        recipe=attributes["recipe"],
+        trials=last,
+        earlier=earlier,
+        finals=finals,
+        earlier_finals=earlier_finals,
+        finalists=finalists,
     )
 
 

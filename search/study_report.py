@@ -4,6 +4,7 @@ AP50 is of the validation images throughout.
 """
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from outcome import FEWEST_RANKED, Outcome, at_one_epoch, importances, saved, seconds_of, winner_of
 from study import RETRIES, cut_off, earlier_tries, given_up, value_of
 
+from cellseg.whole_files import write_whole
 from cellseg.winner import Winner, write_winner
 
 SHOWN = 0.0005
@@ -26,12 +28,12 @@ def write_report(outcome: Outcome, folder: Path, command: str) -> dict[str, Path
     place = folder / outcome.name
     place.mkdir(parents=True, exist_ok=True)
     files = {"trials.csv": place / "trials.csv", "finals.csv": place / "finals.csv"}
-    _write_csv(trial_rows(outcome), files["trials.csv"])
-    _write_csv(final_rows(outcome), files["finals.csv"])
+    write_whole(_csv(trial_rows(outcome)), files["trials.csv"])
+    write_whole(_csv(final_rows(outcome)), files["finals.csv"])
     if outcome.ended(TrialState.COMPLETE):
         files["best.json"] = write_winner(winner_of(outcome), folder)
         files["study.md"] = place / "study.md"
-        _write_whole("\n".join(summary(outcome, command)) + "\n", files["study.md"])
+        write_whole("\n".join(summary(outcome, command)) + "\n", files["study.md"])
     return files
 
 
@@ -186,16 +188,9 @@ def _listed(value: Any) -> str:
     return "(" + ", ".join(str(_short(each)) for each in value) + ")" if isinstance(value, list) else str(_short(value))
 
 
-def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    partial = path.with_name(f".{path.name}")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
-
-
-def _write_whole(text: str, path: Path) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text)
-    partial.replace(path)
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -32,7 +32,7 @@ MENDABLE = (ValueError, OSError, SQLAlchemyError, StorageInternalError)
 """what a user can mend: it ends the worker with one line, and the trial is tried again"""
 FAILURES_IN_A_ROW = 3
 """after which a worker gives up: the cause is then not in the trial"""
-STARTUP_TRIALS = 8
+RANDOM_TRIALS = 8
 """drawn at random before the sampler learns"""
 POLL_SECONDS = 2.0
 OF_A_TRY = ("worker", "interrupted", "seconds")
@@ -122,7 +122,7 @@ def claim(
     if fill and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         fill(study)
     drawn = int(np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=drawn, n_startup_trials=STARTUP_TRIALS)
+    study.sampler = optuna.samplers.TPESampler(seed=drawn, n_startup_trials=RANDOM_TRIALS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a heartbeat without Study.optimize: here it is `heartbeat` below
         trial = study.ask()

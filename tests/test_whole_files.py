@@ -1,0 +1,40 @@
+import multiprocessing
+
+import pytest
+
+from cellseg.whole_files import write_whole
+
+
+def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "some.txt"
+    for text in ("one\r\ntwo\n", "é"):
+        write_whole(text, path)
+        assert path.read_bytes() == text.encode()
+    assert [each.name for each in tmp_path.iterdir()] == ["some.txt"]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "some.txt"
+    write_whole("before", path)
+    with pytest.raises(UnicodeEncodeError):
+        write_whole("\ud800", path)
+    assert path.read_text() == "before"
+    assert [each.name for each in tmp_path.iterdir()] == ["some.txt"]
+
+
+def test_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "some.txt"
+    texts = [str(number) * 100_000 for number in range(4)]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=write_often, args=(text, path)) for text in texts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert path.read_text() in texts
+
+
+def write_often(text, path):
+    for _ in range(50):
+        write_whole(text, path)
