@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from cellseg.augment import random_view
 from cellseg.codes import Array
@@ -85,7 +86,7 @@ def forward_passes(images: int, config: RunConfig) -> int:
 def training_loader(data: DataSet, indices: Sequence[int], weights: Array, config: RunConfig) -> DataLoader[Batch]:
     """A loader of Batches; set `loader.batch_sampler.epoch` before each epoch."""
     workers = config.dataset.workers
-    return DataLoader(
+    return _Loader(
         TrainingViews(data, config),  # type: ignore[arg-type]
         batch_sampler=EpochBatches(indices, weights, config),
         num_workers=workers,
@@ -95,6 +96,17 @@ def training_loader(data: DataSet, indices: Sequence[int], weights: Array, confi
         worker_init_fn=_leave_interrupts_to_the_training,
         generator=torch.Generator(),  # else workers change how many numbers the training draws, and so a resumed one
     )
+
+
+class _Loader(DataLoader[Batch]):
+    """Its workers start with interrupts blocked: one that comes before a worker can ignore it would end the worker."""
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_interrupts_to_the_training(worker: int) -> None:

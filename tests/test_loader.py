@@ -33,9 +33,11 @@ def test_ctrl_c_leaves_the_loading_processes_to_the_training(data, run_config):
     config = with_train(run_config, steps_per_epoch=40, batch=1)
     config = replace(config, dataset=replace(config.dataset, workers=2))
     waiting = iter(training_loader(data, range(4), np.ones(4), config))
+    for process in waiting._workers:
+        os.kill(process.pid, signal.SIGINT)  # the moment it is born
     loaded = [next(waiting)]
     for process in waiting._workers:
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)  # at work
     loaded += list(waiting)
     assert len(loaded) == 40
 
