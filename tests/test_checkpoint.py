@@ -66,7 +66,7 @@ def test_a_loaded_network_computes_the_same(saved, tmp_path):
     ("amp", "device", "bf16"), [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)]
 )
 def test_a_loaded_network_is_as_exact_as_the_one_that_was_validated(saved, tmp_path, monkeypatch, amp, device, bf16):
-    monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, _device: self)  # works without such a device too
+    monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, *_, **__: self)  # works without such a device too
     config = replace(saved.config, train=replace(saved.config.train, amp=amp))
     save(replace(saved, config=config), tmp_path / "best.pt")
     model, _ = load_model(tmp_path / "best.pt", device)
