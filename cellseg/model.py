@@ -14,13 +14,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.ops import MultiScaleRoIAlign
 
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
 from cellseg.label_maps import NetworkTarget, Target
 from cellseg.roi_heads import CellRoIHeads, Detections, Losses
+from cellseg.roi_pool import CellRoiPool
 from cellseg.rpn import CellRPN, CellRpnHead
 from cellseg.weights import load_pretrained
 
@@ -130,10 +130,10 @@ def _heads(config: ModelConfig) -> dict[str, Any]:
         else TwoMLPHead(channels * 49, config.box_head)
     )
     return {
-        "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
+        "box_roi_pool": CellRoiPool(names, output_size=7, sampling_ratio=2),
         "box_head": box_head,
         "box_predictor": FastRCNNPredictor(config.box_head, num_classes),
-        "mask_roi_pool": MultiScaleRoIAlign(names, output_size=config.mask_size // 2, sampling_ratio=2),
+        "mask_roi_pool": CellRoiPool(names, output_size=config.mask_size // 2, sampling_ratio=2),
         "mask_head": MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(last, last, num_classes),
     }
