@@ -151,9 +151,9 @@ class TrainConfig:
     ema_decay: float = 0.999
     """of the averaged weights that are validated and kept, ramped as min(d, (1+n)/(10+n)); 0 is off"""
     amp: bool = True
-    """bfloat16 in the backbone and heads, on CUDA only"""
+    """bfloat16 in the backbone and heads, on CUDA and on CPUs that compute in it"""
     channels_last: bool = True
-    """memory format of the convolutions, on CUDA only"""
+    """memory format of the convolutions, on CUDA and CPUs"""
     compile: bool = False
     """compile backbone and FPN; pays off on CUDA in trainings of more than a few minutes"""
     oversample: bool = True

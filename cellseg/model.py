@@ -18,6 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
+from cellseg.device import computes_in_bf16
 from cellseg.label_maps import NetworkTarget, Target
 from cellseg.roi_heads import CellRoIHeads, Detections, Losses
 from cellseg.roi_pool import CellRoiPool
@@ -186,10 +187,9 @@ def set_operating_point(model: CellRCNN, config: PredictConfig) -> None:
 
 def place(model: CellRCNN, device: torch.device, config: TrainConfig) -> None:
     """Move the model to a device, in bfloat16, channels last and compiled where the config and the device allow it."""
-    on_cuda = device.type == "cuda"
     model.to(device)
-    set_bf16(model, config.amp and on_cuda)
-    if config.channels_last and on_cuda:
+    set_bf16(model, config.amp and computes_in_bf16(device))
+    if config.channels_last and device.type in ("cuda", "cpu"):
         model.to(memory_format=torch.channels_last)
         model.transform.memory_format = torch.channels_last
     if config.compile:

@@ -18,11 +18,15 @@ PROGRAM = Path(__file__).with_name("train_in_processes.py")
 
 @pytest.fixture(scope="module")
 def config(run_config):
-    """Four images a step in all; the norm is frozen, since each process would normalise by its own images."""
+    """Four images a step in all. The norm is frozen, since each process would normalise by its own images; AdamW would
+    make steps of the full rate out of what rounding leaves of a gradient; and after many steps rounding decides which
+    proposals there are."""
     return replace(
         run_config,
         model=replace(run_config.model, norm="frozen"),
-        train=replace(run_config.train, epochs=2, steps_per_epoch=3, batch=4),
+        train=replace(
+            run_config.train, epochs=2, steps_per_epoch=2, batch=4, amp=False, optimizer="sgd", learning_rate=1e-3
+        ),
         predict=replace(run_config.predict, score_threshold=0.0),
     )
 
@@ -57,7 +61,7 @@ def trainings(config, folder, tmp_path_factory):
 
 def test_two_processes_have_the_losses_of_one_with_the_same_images(trainings):
     (alone,), (first, second) = trainings[1][0], trainings[2][0]
-    assert len(alone["steps"]) == len(first["steps"]) == 6
+    assert len(alone["steps"]) == len(first["steps"]) == 4
     for one, two in zip(alone["steps"], first["steps"], strict=True):
         assert one.keys() == two.keys()
         for name, value in one.items():
