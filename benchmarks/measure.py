@@ -198,15 +198,24 @@ def _resident_kb() -> int:
 
 
 def main(claim: str, cases: Callable[[bool], Sequence[Case]]) -> None:
-    """What every claim's script does: measure its cases, print a table, and write it where --out says."""
-    parser = argparse.ArgumentParser(description=f"Measure the claim {claim!r} of benchmarks/claims.py.")
+    """What a claim's script does: measure its cases and tell."""
+    arguments = options(f"Measure the claim {claim!r} of benchmarks/claims.py.")
+    finish(measured(claim, cases(arguments.quick), arguments.quick), arguments.out)
+
+
+def options(description: str) -> argparse.Namespace:
+    """`quick` and `out` of the command line."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="the smallest size alone, once: a test, not a figure")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
-    arguments = parser.parse_args()
-    rows = measured(claim, cases(arguments.quick), arguments.quick)
+    return parser.parse_args()
+
+
+def finish(rows: Sequence[Row], out: Path | None) -> None:
+    """Print the rows, and write them where a file is named."""
     print(table(rows))
-    if arguments.out:
-        write_whole(json.dumps([row.to_dict() for row in rows], indent=1), arguments.out)
+    if out:
+        write_whole(json.dumps([row.to_dict() for row in rows], indent=1), out)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -4,6 +4,7 @@ Both train the same modules with the same weights: backbone, FPN, RPN head, box 
 path of the truth: a Target with label maps, or N full-size masks through torchvision's transform, at scale 1.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -69,16 +70,16 @@ def case_of(cells: int, side: int, model: CellRCNN, others: MaskRCNN) -> Case:
     model.train()
     return Case(
         cells,
-        lambda: trained(our_losses(model, image, truth), optimizer),
+        lambda: trained(our_losses(model, [image], [truth]), optimizer),
         lambda: trained(their_losses(others, image, theirs), optimizer),
         partial(compared, model, others, image, truth, theirs),
         {"image": f"{side} x {side}"},
     )
 
 
-def our_losses(model: CellRCNN, image: Tensor, truth: Target) -> dict[str, Tensor]:
-    """The five losses of one image (3, H, W) uint8: the one place that knows how ours is called."""
-    losses = model([image], [truth])
+def our_losses(model: CellRCNN, images: Sequence[Tensor], truths: Sequence[Target]) -> dict[str, Tensor]:
+    """The five losses of images (3, H, W) uint8: the one place that knows how ours is called."""
+    losses = model(images, truths)
     assert isinstance(losses, dict)
     return losses
 
@@ -109,7 +110,7 @@ def compared(model: CellRCNN, others: MaskRCNN, image: Tensor, truth: Target, th
         found.append(rpn(batch, features, targets))
     (ours, our_loss), (others_own, their_loss) = found
     assert torch.equal(ours[0], others_own[0]), "step: other proposals"
-    for losses in (our_losses(model, image, truth), their_losses(others, image, theirs)):
+    for losses in (our_losses(model, [image], [truth]), their_losses(others, image, theirs)):
         assert all(torch.isfinite(loss) for loss in losses.values()), f"step: {losses}"
     return {"rpn_loss_difference": max(abs(float(our_loss[name] - their_loss[name])) for name in our_loss)}
 
