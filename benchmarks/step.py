@@ -12,6 +12,7 @@ from measure import Case, Notes, main
 from scenes import masks_of, tissue
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
+from torchvision.ops import MultiScaleRoIAlign
 
 from cellseg.config import ModelConfig
 from cellseg.label_maps import Target, target
@@ -51,13 +52,18 @@ def torchvision_model(model: CellRCNN, side: int) -> MaskRCNN:
         rpn_positive_fraction=rpn.fg_bg_sampler.positive_fraction,
         box_batch_size_per_image=heads.fg_bg_sampler.batch_size_per_image,
         box_positive_fraction=heads.fg_bg_sampler.positive_fraction,
-        box_roi_pool=heads.box_roi_pool,
+        box_roi_pool=pool_of(heads.box_roi_pool),
         box_head=heads.box_head,
         box_predictor=heads.box_predictor,
-        mask_roi_pool=heads.mask_roi_pool,
+        mask_roi_pool=pool_of(heads.mask_roi_pool),
         mask_head=heads.mask_head,
         mask_predictor=heads.mask_predictor,
     ).train()
+
+
+def pool_of(pool: MultiScaleRoIAlign) -> MultiScaleRoIAlign:
+    """torchvision's own pooling with the settings of ours, which has no weights."""
+    return MultiScaleRoIAlign(pool.featmap_names, pool.output_size, pool.sampling_ratio)
 
 
 def case_of(cells: int, side: int, model: CellRCNN, others: MaskRCNN) -> Case:
