@@ -11,7 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import numpy as np
 import torch
-from measure import Case, Notes, main
+from measure import Case, main
+from rows import Notes
 from scenes import masks_of, tissue
 from torch import Tensor
 from torchvision.ops import masks_to_boxes

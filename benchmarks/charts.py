@@ -6,7 +6,7 @@ from claims import CLAIMS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from measure import Row, shown
+from rows import Row, shown
 
 DPI = 110
 OURS, THEIRS = "#0b6e99", "#c8553d"

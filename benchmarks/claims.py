@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from measure import Row, shown
+from rows import Row, shown
 
 
 @dataclass(frozen=True)

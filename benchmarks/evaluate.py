@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from measure import Case, Notes, main
+from measure import Case, main
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from rows import Notes
 from scenes import tissue
 
 from cellseg import evaluate

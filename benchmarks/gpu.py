@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from gpu_steps import inference, network, on, training
 from loader import TINY, loader_of
-from measure import Row, finish
+from measure import finish
+from rows import Row
 from step import our_losses, trained
 from torch import Tensor
 

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from measure import Row, finish, options
+from measure import finish, options
+from rows import Row
 from step import our_losses, trained
 from torch.utils.data import DataLoader
 

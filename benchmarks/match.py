@@ -3,7 +3,8 @@
 from functools import partial
 
 import torch
-from measure import Case, Notes, main
+from measure import Case, main
+from rows import Notes
 from scenes import tissue
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher

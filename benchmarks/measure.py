@@ -9,24 +9,17 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
 import argparse
-import ctypes
-import gc
 import json
-import resource
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import torch
+from memory import Run, peak_mb
+from rows import Notes, Row, table
 
 from cellseg.whole_files import write_whole
-
-Run = Callable[[], object]
-Notes = Mapping[str, Any]
 
 BUDGET = 10.0
 """seconds that the repeats of one size may take together, more or less"""
@@ -34,10 +27,6 @@ SLOW = 20.0
 """seconds; what takes longer is not repeated"""
 REPEATS = (3, 50)
 """least and most"""
-FIELDS = ("claim", "size", "ours_s", "theirs_s", "ratio", "ours_mb", "theirs_mb", "memory_ratio", "notes")
-"""of a row in JSON"""
-SMALLEST_MB = 0.1
-"""memory below it cannot be told from the noise of the allocator"""
 
 
 @dataclass(frozen=True)
@@ -59,44 +48,6 @@ class Case:
     def __post_init__(self) -> None:
         if self.theirs and not self.check:
             raise ValueError(f"case of size {self.size}: expected a check that both give the same answer, got none")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one size of a claim brought; None where there is no opponent, or where it was not measured."""
-
-    claim: str
-    size: float
-    ours_s: float
-    theirs_s: float | None
-    ours_mb: float | None
-    theirs_mb: float | None
-    notes: Notes = field(default_factory=dict)
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times faster ours is."""
-        return None if self.theirs_s is None else self.theirs_s / self.ours_s
-
-    @property
-    def memory_ratio(self) -> float | None:
-        """How many times less memory ours needs at its peak."""
-        return None if self.theirs_mb is None or self.ours_mb is None else self.theirs_mb / self.ours_mb
-
-    @property
-    def variant(self) -> str:
-        """Which of several rows of one size it is."""
-        return str(self.notes.get("variant", ""))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for JSON."""
-        values = asdict(self) | {"ratio": self.ratio, "memory_ratio": self.memory_ratio}
-        return {name: values[name] for name in FIELDS}
-
-
-def row_of(values: Mapping[str, Any]) -> Row:
-    """The inverse of Row.to_dict."""
-    return Row(**{name: value for name, value in values.items() if name not in ("ratio", "memory_ratio")})
 
 
 def measured(claim: str, cases: Sequence[Case], quick: bool = False) -> list[Row]:
@@ -144,59 +95,6 @@ def seconds_of(run: Run) -> float:
     return time.perf_counter() - start
 
 
-def peak_mb(run: Run, warm_up: Run | None = None) -> float:
-    """MB that one call adds at its peak to a process that has made the warm-up call, at least SMALLEST_MB.
-
-    Of a forked child, in its resident pages: tracemalloc does not see what torch and OpenCV allocate. The warm-up loads
-    code, which counts as memory too. Raises RuntimeError where a call fails.
-    """
-    _give_back()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _tell_peak(run, warm_up, writing)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status != 0 or not told:
-        raise RuntimeError(f"memory: the measured call failed with status {status}; its error stands above")
-    return max(float(told), SMALLEST_MB)
-
-
-def _give_back() -> None:
-    """Return freed pages to the system: the next call would use them unseen."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _tell_peak(run: Run, warm_up: Run | None, writing: int) -> None:
-    """Call in a child, write what it added at its peak, and leave without the parent's clean-up."""
-    code = 1
-    try:
-        torch.set_num_threads(1)  # threads do not survive a fork
-        if warm_up:
-            warm_up()
-            _give_back()
-            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten: man 5 proc
-        before = _resident_kb()
-        run()
-        added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        os.write(writing, f"{added * 1.024e-3:.3f}".encode())  # KiB
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def _resident_kb() -> int:
-    """Resident memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
 def main(claim: str, cases: Callable[[bool], Sequence[Case]]) -> None:
     """What a claim's script does: measure its cases and tell."""
     arguments = options(f"Measure the claim {claim!r} of benchmarks/claims.py.")
@@ -216,30 +114,3 @@ def finish(rows: Sequence[Row], out: Path | None) -> None:
     print(table(rows))
     if out:
         write_whole(json.dumps([row.to_dict() for row in rows], indent=1), out)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned columns."""
-    head = ("claim", "size", "ours s", "theirs s", "ratio", "ours MB", "theirs MB", "ratio", "notes")
-    lines = [head, *(cells_of(row) for row in rows)]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(head) - 1)]
-    return "\n".join(
-        "  ".join([*(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]])
-        for line in lines
-    )
-
-
-def cells_of(row: Row) -> tuple[str, ...]:
-    """The texts of a row's columns."""
-    numbers = (row.ours_s, row.theirs_s, row.ratio, row.ours_mb, row.theirs_mb, row.memory_ratio)
-    notes = ", ".join(f"{name} {shown(value)}" for name, value in row.notes.items() if name != "same_answer")
-    return (row.claim, shown(row.size), *map(shown, numbers), notes)
-
-
-def shown(value: object) -> str:
-    """A value in few digits."""
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -10,7 +10,8 @@ from tempfile import mkdtemp
 
 import numpy as np
 import tifffile
-from measure import Case, Notes, main
+from measure import Case, main
+from rows import Notes
 
 from cellseg.annotations import ClassFiles
 from cellseg.codes import Array

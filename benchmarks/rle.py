@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from measure import Case, Notes, main
+from measure import Case, main
 from pycocotools import mask as coco_mask
+from rows import Notes
 from scenes import detections
 from scipy.ndimage import map_coordinates
 from torchvision.models.detection.roi_heads import paste_masks_in_image

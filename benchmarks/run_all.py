@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from charts import chart
 from claims import CLAIMS, markdown
-from measure import Row, row_of, table
+from rows import Row, row_of, table
 
 from cellseg.plots import save
 from cellseg.whole_files import write_whole

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from measure import Case, Notes, main
+from measure import Case, main
+from rows import Notes
 from scenes import masks_of, tissue
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import Case, Notes, main
+from measure import Case, main
+from rows import Notes
 from scenes import masks_of, tissue
 from scipy.ndimage import map_coordinates
 from torch import Tensor

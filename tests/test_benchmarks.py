@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from claims import CLAIMS
-from measure import FIELDS
+from rows import FIELDS
 from run_all import measured, write
 from test_scripts import ROOT, run, run_process
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from charts import chart
 from claims import CLAIMS, Bar, markdown, verdict
-from measure import FIELDS, SMALLEST_MB, Case, Row, measured, medians, peak_mb, row_of, table
+from measure import Case, measured, medians
+from memory import SMALLEST_MB, peak_mb
+from rows import FIELDS, Row, row_of, table
 
 from cellseg.plots import save
 
