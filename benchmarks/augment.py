@@ -8,10 +8,11 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from measure import Case, main
+
 import albumentations as A
 import numpy as np
 import torch
-from measure import Case, main
 from rows import Notes
 from scenes import masks_of, tissue
 from torch import Tensor

@@ -8,8 +8,9 @@ import io
 from functools import partial
 from typing import Any
 
-import numpy as np
 from measure import Case, main
+
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rows import Notes

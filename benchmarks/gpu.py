@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from measure import finish
+
 import torch
 from gpu_steps import inference, network, on, training
 from loader import TINY, loader_of
-from measure import finish
 from rows import Row
 from step import our_losses, trained
 from torch import Tensor

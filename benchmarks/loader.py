@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from measure import finish, options
+
 import numpy as np
 import torch
-from measure import finish, options
 from rows import Row
 from step import our_losses, trained
 from torch.utils.data import DataLoader

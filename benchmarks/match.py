@@ -2,8 +2,9 @@
 
 from functools import partial
 
-import torch
 from measure import Case, main
+
+import torch
 from rows import Notes
 from scenes import tissue
 from torch import Tensor
@@ -40,7 +41,9 @@ def case_of(cells: int, side: int) -> Case:
         for shapes, stride in zip(generator.cell_anchors, STRIDES, strict=True)
     ]
     ours, theirs = partial(match, grids, boxes, HIGH, LOW), partial(matched, anchors, boxes)
-    return Case(cells, ours, theirs, lambda: compared(ours(), theirs()), {"anchors": len(anchors)})
+    needed_mb = 9.2 * boxes.itemsize * len(anchors) * len(boxes) / 1e6  # box_iou holds that many such matrices
+    notes = {"anchors": len(anchors)}
+    return Case(cells, ours, theirs, lambda: compared(ours(), theirs()), notes, theirs_needs_mb=needed_mb)
 
 
 def matched(anchors: Tensor, boxes_xyxy: Tensor) -> Tensor:

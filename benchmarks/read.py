@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
+from measure import Case, main
+
 import numpy as np
 import tifffile
-from measure import Case, main
 from rows import Notes
 
 from cellseg.annotations import ClassFiles

@@ -6,9 +6,10 @@ whole pixels, so that its answer is compared by IoU.
 
 from functools import partial
 
+from measure import Case, main
+
 import numpy as np
 import torch
-from measure import Case, main
 from pycocotools import mask as coco_mask
 from rows import Notes
 from scenes import detections

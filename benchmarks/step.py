@@ -7,8 +7,9 @@ path of the truth: a Target with label maps, or N full-size masks through torchv
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from measure import Case, main
+
+import torch
 from rows import Notes
 from scenes import masks_of, tissue
 from torch import Tensor

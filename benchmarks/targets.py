@@ -7,10 +7,11 @@ Oracle of our rule: each cell's full-size mask, bilinear at the bin centres, by 
 from collections.abc import Sequence
 from functools import partial
 
+from measure import Case, main
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import Case, main
 from rows import Notes
 from scenes import masks_of, tissue
 from scipy.ndimage import map_coordinates

@@ -3,12 +3,13 @@
 import json
 import time
 
+from measure import Case, measured, medians
+
 import numpy as np
 import pytest
 import torch
 from charts import chart
 from claims import CLAIMS, Bar, markdown, verdict
-from measure import Case, measured, medians
 from memory import SMALLEST_MB, peak_mb
 from rows import FIELDS, Row, row_of, table
 
