@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: install demo test check lock clean
+.PHONY: install demo test bench check lock clean
 
 install: .venv/installed
 
@@ -18,6 +18,9 @@ demo: install
 
 test: install
 	$(RUN) -m pytest
+
+bench: install
+	$(RUN) benchmarks/run_all.py
 
 check: install
 	.venv/bin/ruff format --check .

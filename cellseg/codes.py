@@ -5,7 +5,6 @@ Letters: N codes, H x W size of the image.
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -64,45 +63,58 @@ def pixels_of(codes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
 
     Raises ValueError for a code that is broken or longer than its own size.
     """
-    starts: list[int] = []
-    lengths: list[int] = []
-    owners: list[int] = []
-    for number, code in enumerate(codes):
-        runs = run_lengths(code["counts"])
-        *edges, end = accumulate(runs, initial=0)
-        if end > code["size"][0] * code["size"][1]:
-            raise ValueError(f"mask {number} of {len(codes)} in its image: counts cover {end} pixels of {code['size']}")
-        starts += edges[1::2]
-        lengths += runs[1::2]
-        owners += [number] * (len(runs) // 2)
-    spans = np.array(lengths, np.int64)
-    shifts = np.array(starts, np.int64) - (np.cumsum(spans) - spans)
-    return np.repeat(shifts, spans) + np.arange(spans.sum()), np.repeat(np.array(owners, np.int64), spans)
+    runs, numbers, places = _decoded([code["counts"] for code in codes])
+    ends = np.cumsum(runs)
+    starts = ends - runs
+    first = np.flatnonzero(places == 0)
+    totals = np.add.reduceat(runs, first) if len(first) else runs
+    for number, (total, code) in enumerate(zip(totals.tolist(), codes, strict=True)):
+        if total > code["size"][0] * code["size"][1]:
+            raise ValueError(
+                f"mask {number} of {len(codes)} in its image: counts cover {total} pixels of {code['size']}"
+            )
+    on = places % 2 == 1
+    spans, owners = runs[on], numbers[on]
+    shifts = (starts - starts[first][numbers])[on] - (np.cumsum(spans) - spans)
+    return np.repeat(shifts, spans) + np.arange(spans.sum()), np.repeat(owners, spans)
 
 
 def run_lengths(counts: str) -> list[int]:
     """Lengths of the runs of 0, 1, 0, … down the columns that the counts of a COCO run-length code stand for.
 
-    A number is groups of five bits, lowest first, each a character from "0" on whose sixth bit says that another
-    follows; after the third, a number is the difference to the one before the last (pycocotools, maskApi.c).
     Raises ValueError for text that is not COUNTS and for negative runs, which pycocotools takes without a word.
 
     >>> run_lengths("0250l0")  # 2 x 2 pixels in the top left corner of 7 rows and 6 columns
     [0, 2, 5, 2, 33]
     """
-    if not COUNTS.fullmatch(counts):
-        raise ValueError("counts are not the text of a run-length code")
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits < 32:
-            if bits & 16:  # negative, in two's complement
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    if min(runs) < 0:
-        raise ValueError(f"counts hold a run of {min(runs)} pixels")
+    runs: list[int] = _decoded([counts])[0].tolist()
     return runs
+
+
+def _decoded(texts: Sequence[str]) -> tuple[Array, Array, Array]:
+    """The runs (R,) int64 of N counts one after the other, the number of the counts of each, and its place therein.
+
+    A number is groups of five bits, lowest first, each a character from "0" on whose sixth bit says that another
+    follows; after the third, a number is the difference to the one before the last (pycocotools, maskApi.c).
+    """
+    joined = "".join(texts)
+    bits = np.frombuffer(joined.encode("latin-1", "replace"), np.uint8).astype(np.int64) - 48
+    lengths = np.array([len(text) for text in texts], np.int64)
+    last = np.flatnonzero(bits < 32)  # the characters that end a number
+    groups = np.diff(last, prepend=-1)
+    whole = joined.isascii() and all(texts) and (bits[np.cumsum(lengths) - 1] < 32).all()
+    if not whole or ((bits < 0) | (bits > 63)).any() or (groups > 7).any():  # as COUNTS has it, for all at once
+        raise ValueError("counts are not the text of a run-length code")
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(last + 1 - groups, groups))
+    sums = np.cumsum((bits & 31) << shifts)
+    runs = np.diff(sums[last], prepend=0) - np.where(bits[last] & 16, 1 << 5 * groups, 0)  # in two's complement
+    numbers = np.repeat(np.arange(len(texts)), lengths)[last]
+    places = np.arange(len(runs)) - np.searchsorted(numbers, np.arange(len(texts)))[numbers]
+    for chain in (np.flatnonzero(places % 2), np.flatnonzero((places % 2 == 0) & (places > 0))):
+        sums = np.cumsum(runs[chain])
+        begins = np.flatnonzero(np.diff(numbers[chain], prepend=-1))
+        before = (sums - runs[chain])[begins]  # of the counts in front
+        runs[chain] = sums - np.repeat(before, np.diff(begins, append=len(chain)))
+    if (runs < 0).any():
+        raise ValueError(f"counts hold a run of {runs.min()} pixels")
+    return runs, numbers, places

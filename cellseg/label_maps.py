@@ -56,15 +56,30 @@ def counts_of(label_maps: Array) -> Array:
 
 
 def _cells(label_map: Array) -> tuple[Array, Array, Array]:
-    """Ids (N,), areas (N,) and boxes (N, 4), from the foreground pixels alone."""
-    ys, xs = np.nonzero(label_map)
-    ids, ranks, areas = np.unique(label_map[ys, xs], return_inverse=True, return_counts=True)
-    boxes = np.empty((len(ids), 4), np.float32)
-    for column, values, reduce in ((0, xs, np.minimum), (1, ys, np.minimum), (2, xs, np.maximum), (3, ys, np.maximum)):
-        edge = np.full(len(ids), np.iinfo(np.int64).max if reduce is np.minimum else -1)
-        reduce.at(edge, ranks, values)
-        boxes[:, column] = edge + (reduce is np.maximum)
-    return ids.astype(np.int32), areas, boxes
+    """Ids (N,), areas (N,) and boxes (N, 4), from the runs of equal pixels along the rows: there are few."""
+    ids, rows, starts, ends = _runs(label_map)
+    order = np.argsort(ids, kind="stable")  # the rows of each cell still ascend
+    ids, rows, starts, ends = ids[order], rows[order], starts[order], ends[order]
+    first = np.flatnonzero(np.diff(ids, prepend=0))
+    last = np.append(first[1:], len(ids))[: len(first)] - 1
+    if not len(first):  # reduceat takes no empty array
+        return ids, first, np.empty((0, 4), np.float32)
+    left, right = np.minimum.reduceat(starts, first), np.maximum.reduceat(ends, first)
+    boxes = np.stack([left, rows[first], right, rows[last] + 1], axis=1).astype(np.float32)
+    return ids[first], np.add.reduceat(ends - starts, first), boxes
+
+
+def _runs(label_map: Array) -> tuple[Array, Array, Array, Array]:
+    """Id, row, first and end column of each run of one cell's pixels, row by row; each is (runs,)."""
+    height, width = label_map.shape
+    flat = np.zeros(1 + height * (width + 1), np.int32)
+    flat[1:].reshape(height, width + 1)[:, :-1] = label_map  # a 0 between rows: no run goes on in the next
+    flat, before = flat[1:], flat[:-1]
+    starts = np.flatnonzero(flat != before)
+    ends = np.append(starts[1:], flat.size)[: len(starts)]
+    cells = flat[starts] > 0
+    rows, columns = np.divmod(starts[cells], width + 1)
+    return flat[starts[cells]], rows, columns, columns + (ends - starts)[cells]
 
 
 def target(label_maps: Array, minimum_area: int = 0) -> Target:

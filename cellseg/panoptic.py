@@ -87,25 +87,38 @@ def _pairs(truth: Sequence[Record], results: Sequence[Record], size: int) -> _Pa
     weakest_first = np.argsort([-result["score"] for result in results], kind="stable")[::-1]
     results = [results[n] for n in weakest_first]
     pixels, owners = pixels_of([result["segmentation"] for result in results])
-    drawing = np.full(size, -1, np.int64)  # (H * W,) number of the cell, -1 background
-    drawing[pixels] = owners  # of several values for one pixel, numpy keeps the last
-    numbers, drawn, drawn_areas = np.unique(drawing[drawing >= 0], return_inverse=True, return_counts=True)
-    drawing[drawing >= 0] = drawn  # vanished cells leave no gap in the numbers
+    drawing = np.zeros(size, np.int64)  # (H * W,) 1 + the number of the cell, 0 background
+    drawing[pixels] = owners + 1  # of several values for one pixel, numpy keeps the last
+    areas = np.bincount(drawing, minlength=len(results) + 1)
+    numbers = np.flatnonzero(areas[1:])
+    places = np.zeros(len(areas), np.int64)
+    places[numbers + 1] = np.arange(1, len(numbers) + 1)  # vanished cells leave no gap in the numbers
+    drawing = places[drawing]
 
     pixels, owners = pixels_of([annotation["segmentation"] for annotation in truth])
     base = len(numbers) + 1
-    codes, intersections = np.unique(owners * base + drawing[pixels] + 1, return_counts=True)
+    codes, intersections = _counted(owners * base + drawing[pixels])
     truth_cells, drawn_cells = codes // base, codes % base - 1
     on_cell = drawn_cells >= 0
     return _Pairs(
         truth_labels=np.array([annotation["category_id"] for annotation in truth], np.int64),
         drawn_labels=np.array([results[n]["category_id"] for n in numbers], np.int64),
         truth_areas=np.bincount(owners, minlength=len(truth)),
-        drawn_areas=drawn_areas,
+        drawn_areas=areas[numbers + 1],
         truth_cells=truth_cells[on_cell],
         drawn_cells=drawn_cells[on_cell],
         intersections=intersections[on_cell],
     )
+
+
+def _counted(values: Array) -> tuple[Array, Array]:
+    """The different values, rising, and how often each occurs; runs of one value are counted as one: there are few."""
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    lengths = np.diff(starts, append=len(values))
+    different, ranks = np.unique(values[starts], return_inverse=True)
+    counts = np.zeros(len(different), np.int64)
+    np.add.at(counts, ranks, lengths)
+    return different, counts
 
 
 def _matches(pairs: _Pairs) -> list[tuple[int, float]]:

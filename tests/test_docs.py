@@ -13,6 +13,9 @@ CHECKPOINT = ("--checkpoint", "demo/best.pt")
 ELSEWHERE = {
     "make test": ".ci/run calls it",
     "make demo": ".ci/run calls it",
+    "make bench": "half an hour; test_benchmarks.py runs every claim on its smallest size",
+    "python benchmarks/targets.py": "test_benchmarks.py, on its smallest size",
+    "python benchmarks/gpu.py": "test_benchmarks.py, on a CPU",
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",

@@ -42,6 +42,17 @@ def test_codes_equal_those_of_pycocotools(label_map):
         assert code == {"size": list(label_map.shape), "counts": dense["counts"].decode()}
 
 
+@settings(max_examples=200, deadline=None)
+@given(small_maps)
+def test_ids_areas_and_boxes_equal_those_of_dense_masks(label_map):
+    ids = np.unique(label_map[label_map > 0])
+    masks = [label_map == k for k in ids]
+    assert ids_of(label_map).tolist() == ids.tolist()
+    assert areas_of(label_map).tolist() == [mask.sum() for mask in masks]
+    edges = [(mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]) for mask in masks]
+    assert boxes_of(label_map).tolist() == [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in edges]
+
+
 def test_a_window_without_a_pixel_has_an_empty_code():
     (code,) = encode([np.zeros((2, 2), bool)], np.array([[1, 1]]), (4, 5))
     assert decode(code).sum() == 0

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from cellseg.codes import pixels_of, run_lengths
+from cellseg.codes import COUNTS, pixels_of, run_lengths
 from cellseg.panoptic import panoptic
 
 SIZE = (40, 60)
@@ -194,6 +195,30 @@ def test_pixels_are_those_that_pycocotools_decodes(height, width, grain, seed):
 def test_broken_counts_are_refused(counts, words):
     with pytest.raises(ValueError, match=words):
         run_lengths(counts)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.text("07?OPo~!Ø", max_size=9), max_size=4))
+def test_counts_that_are_taken_are_those_of_the_pattern(texts):
+    try:
+        alone = [run_lengths(counts) for counts in texts]
+    except ValueError:
+        alone = None
+    codes = [{"size": [2**20, 2**20], "counts": counts} for counts in texts]
+    if alone is None:
+        with pytest.raises(ValueError, match="counts"):
+            pixels_of(codes)
+    assert alone is None or all(map(COUNTS.fullmatch, texts))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(arrays(bool, (5, 7)), max_size=5))
+def test_many_codes_have_the_pixels_of_each_alone(masks):
+    codes = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    codes = [{"size": [5, 7], "counts": code["counts"].decode()} for code in codes]
+    pixels, owners = pixels_of(codes)
+    for number, mask in enumerate(masks):
+        assert pixels[owners == number].tolist() == np.flatnonzero(mask.ravel(order="F")).tolist()
 
 
 def test_counts_beyond_their_image_are_refused():
