@@ -1,0 +1,63 @@
+"""The processes of one command as torchrun starts them; a process alone is a group of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as group
+
+PATIENCE = timedelta(days=1)
+"""how long a process waits for a slower one: gloo's own half hour is less than a slide may take"""
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of processes in the group that it has joined; (0, 1) without one."""
+    if group.is_available() and group.is_initialized():
+        return group.get_rank(), group.get_world_size()
+    return 0, 1
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: `cuda` without a number is the GPU of the process's rank on its machine."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """In the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; without them nothing happens.
+
+    Tensors on CUDA go through nccl, all others and objects through gloo.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    group.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        group.destroy_process_group()
+
+
+def gathered(values: Any) -> list[Any] | None:
+    """On rank 0 the values of all processes by rank, else None.
+
+    Raises ConnectionAbortedError where another process has ended early.
+    """
+    rank, size = world()
+    if size == 1:
+        return [values]
+    everyone: list[Any] | None = [None] * size if rank == 0 else None
+    try:
+        group.gather_object(values, everyone)
+    except RuntimeError as error:  # what gloo raises for a lost connection
+        raise ConnectionAbortedError(
+            "another process of this command ended early; its own message tells why"
+        ) from error
+    return everyone
