@@ -51,6 +51,12 @@ def mask_loss(logits: Tensor, labels: Sequence[Tensor], mask_shares: Sequence[Te
     return F.binary_cross_entropy_with_logits(own, shares)
 
 
+def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
+    """Which boxes (N, 4) have their centres in the core (4,) xyxy, half-open, (N,) bool."""
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    return ((centres >= core[:2]) & (centres < core[2:])).all(dim=1)
+
+
 class CellRoIHeads(RoIHeads):
     """torchvision's RoIHeads with Targets instead of N full-size masks.
 
@@ -68,14 +74,23 @@ class CellRoIHeads(RoIHeads):
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
+        cores: Tensor | None = None,
     ) -> tuple[list[Detections], Losses]:
-        """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise."""
+        """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise.
+
+        Masks are made for detections whose centres lie in the cores (images, 4), and the others are left out.
+        """
         if self.training:
             if targets is None:
                 raise ValueError("roi_heads: expected targets in training, got None")
             return [], self._losses(features, proposals, image_shapes, targets)
         class_logits, box_regression = self._box_branch(features, proposals, image_shapes)
         boxes, scores, labels = self.postprocess_detections(class_logits, box_regression, proposals, image_shapes)
+        if cores is not None:
+            kept = [centred_in(each, core) for each, core in zip(boxes, cores, strict=True)]
+            boxes, scores, labels = (
+                [each[owned] for each, owned in zip(values, kept, strict=True)] for values in (boxes, scores, labels)
+            )
         logits = self._mask_branch(features, boxes, image_shapes)
         masks = maskrcnn_inference(logits, labels)
         return [
