@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cellseg.codes import Array, nonempty
 from cellseg.config import PredictConfig
-from cellseg.label_maps import codes_of, paint
 from cellseg.model import CellRCNN, set_operating_point
 from cellseg.paste import paste
 from cellseg.seams import Detections, stitched
-from cellseg.tiles import Image, Tile, tiles
+from cellseg.slides import Image
+from cellseg.tiles import Tile, tiles
 
 Result = dict[str, Any]
 """COCO: image_id, category_id, bbox xywh, score, segmentation."""
@@ -85,28 +85,6 @@ def to_results(found: Detections, image_id: int, size_hw: tuple[int, int], confi
     ]
 
 
-def settled(
-    results: Iterable[Result], num_cell_classes: int, size_hw: tuple[int, int], config: PredictConfig
-) -> tuple[Array, list[Result]]:
-    """The pq operating point of one image: label maps (C, H, W) without overlap, and the results redrawn from them.
-
-    Results under `pq_threshold` are left out; of two cells the higher score wins a pixel, also across classes; cell n
-    of the maps is result n - 1; cells that lost all their pixels are dropped.
-    """
-    rising = sorted((r for r in results if r["score"] >= config.pq_threshold), key=lambda r: float(r["score"]))
-    ordered = [r["segmentation"] for r in rising]
-    (flat,) = paint(ordered, [1] * len(rising), 1, size_hw)
-    kept = np.unique(flat[flat > 0])[::-1]  # highest score first
-    new_ids = np.zeros(len(rising) + 1, np.int32)
-    new_ids[kept] = np.arange(1, len(kept) + 1)
-    flat = new_ids[flat]
-    labels = np.array([0] + [rising[k - 1]["category_id"] for k in kept])
-    classes = np.arange(1, num_cell_classes + 1)[:, None, None]
-    label_maps: Array = np.where(labels[flat] == classes, flat, 0).astype(np.int32)
-    codes = codes_of(flat)
-    return label_maps, [{**rising[k - 1], "segmentation": code} for k, code in zip(kept, codes, strict=True)]
-
-
 def mask_certainty(masks: Tensor, threshold: float) -> Tensor:
     """Mean probability (N,) of the part of each mask (N, M, M) over the threshold; 0 where no part is."""
     inside = masks > threshold
@@ -115,7 +93,7 @@ def mask_certainty(masks: Tensor, threshold: float) -> Tensor:
 
 def _on_device(window: Array, device: torch.device) -> Tensor:
     """(3, h, w) uint8; on its way to a GPU while the CPU goes on."""
-    pixels = torch.from_numpy(np.ascontiguousarray(window))
+    pixels = torch.from_numpy(np.require(window, requirements=["C", "W"]))
     if device.type == "cuda":
         pixels = pixels.pin_memory()
     return pixels.to(device, non_blocking=True).permute(2, 0, 1)

@@ -8,26 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
-from typing import Protocol
 
 from cellseg.augment import network_size, resized
 from cellseg.codes import Array
 from cellseg.config import PredictConfig
+from cellseg.slides import Image
 
 MARGIN = 1 / 8
 """of the overlap: how far a core reaches beyond its seam. Two tiles place one cell a little differently, and where each
 leaves it to the other it is lost; found by both, one of the two is dropped (`seams.py`)"""
-
-
-class Image(Protocol):
-    """(H, W, 3) uint8: an array, or a file of which windows alone are read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """H, W and 3."""
-
-    def __getitem__(self, window: tuple[slice, slice], /) -> Array:
-        """Rows and columns (h, w, 3) of it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from cellseg.codes import decode
 from cellseg.config import PredictConfig
 from cellseg.model import build_model
-from cellseg.predict import detect, detect_tiles, mask_certainty, predict, settled, to_results
+from cellseg.predict import detect, detect_tiles, mask_certainty, predict, to_results
 from cellseg.roi_heads import centred_in
 from cellseg.seams import Detections
 from cellseg.tiles import tiles
@@ -110,7 +110,7 @@ def test_no_image_and_no_cell_give_no_result():
         assert found_in(scene(), config) == []
 
 
-@pytest.mark.parametrize("config", [WHOLE, replace(WHOLE, tile=64, overlap=60)])
+@pytest.mark.parametrize("config", [WHOLE, replace(WHOLE, tile=64, overlap=48)])
 def test_at_zoom_2_the_same_pixels_are_found(config):
     image = scene((10, 20, 12, 3, 204), (30, 60, 14, 1, 250), (88, 108, 12, 2, 230))
     at_zoom_1, at_zoom_2 = found_in(image), found_in(image, replace(config, zoom=2.0))
@@ -312,67 +312,3 @@ def test_images_of_one_row_one_column_or_less_than_a_tile_are_as_the_whole(size_
     image = scene((1, 1, 2, 1, 200), size_hw=size_hw)
     image[-2:, -2:] = (250, 0, 3)
     assert found_in(image, TILED) == found_in(image)
-
-
-def result(score, label, y, x, height, width, size_hw=(20, 20)):
-    found = detections((x, y, x + width, y + height), scores=[score], labels=[label])
-    (only,) = to_results(found, 1, size_hw, WHOLE)
-    return only
-
-
-def test_the_higher_score_wins_a_pixel_also_across_classes():
-    low, high = result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)
-    for order in ([low, high], [high, low]):
-        label_maps, cells = settled(order, 4, (20, 20), WHOLE)
-        assert [cell["score"] for cell in cells] == pytest.approx([0.9, 0.6])
-        assert [(label_maps == k).sum() for k in (1, 2)] == [100, 75]
-        assert (label_maps[1] == 1).sum() == 100
-        assert (label_maps[0] == 2).sum() == 75
-        assert (label_maps > 0).sum(axis=0).max() == 1
-
-
-def test_redrawn_codes_are_the_cells_of_the_label_maps():
-    rng = np.random.default_rng(0)
-    results = [
-        result(*values)
-        for values in zip(
-            rng.uniform(0.5, 1, 60),
-            rng.integers(1, 5, 60),
-            *rng.integers(0, 15, (2, 60)),
-            *rng.integers(1, 6, (2, 60)),
-            strict=True,
-        )
-    ]
-    before = [dict(each) for each in results]
-    label_maps, cells = settled(results, 4, (20, 20), WHOLE)
-    assert results == before
-    assert label_maps.dtype == np.int32
-    assert label_maps.max() == len(cells) < 60  # some are covered wholly
-    for number, cell in enumerate(cells, start=1):
-        assert np.array_equal(decode(cell["segmentation"]), label_maps[cell["category_id"] - 1] == number)
-    assert [cell["score"] for cell in cells] == sorted((cell["score"] for cell in cells), reverse=True)
-
-
-def test_a_covered_cell_vanishes():
-    label_maps, cells = settled([result(0.6, 1, 4, 4, 3, 3), result(0.9, 2, 0, 0, 10, 10)], 4, (20, 20), WHOLE)
-    assert [cell["category_id"] for cell in cells] == [2]
-    assert np.unique(label_maps).tolist() == [0, 1]
-
-
-def test_cells_under_the_threshold_neither_appear_nor_cover():
-    config = replace(WHOLE, pq_threshold=0.75)
-    label_maps, cells = settled([result(0.75, 1, 0, 0, 5, 5), result(0.74, 2, 10, 10, 5, 5)], 4, (20, 20), config)
-    assert [cell["category_id"] for cell in cells] == [1]
-    assert not label_maps[1].any()
-
-
-def test_nothing_settles_to_empty_label_maps():
-    label_maps, cells = settled([], 3, (5, 7), WHOLE)
-    assert label_maps.shape == (3, 5, 7)
-    assert not label_maps.any()
-    assert cells == []
-
-
-def test_a_point_that_is_settled_stays_as_it_is():
-    _, once = settled([result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)], 4, (20, 20), WHOLE)
-    assert settled(once, 4, (20, 20), WHOLE)[1] == once
