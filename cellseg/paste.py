@@ -60,7 +60,7 @@ def _weights(start: Array, end: Array, first: Array, counts: Array, masks: Tenso
     bins = np.clip((centres - start[:, None]) / extent * side - 0.5, 0, side - 1)
     left = np.minimum(bins.astype(np.int64), side - 2)
     share = bins - left
-    shares = np.stack([1 - share, share], axis=2) * (steps < counts[:, None])[:, :, None]
+    shares = (np.stack([1 - share, share], axis=2) * (steps < counts[:, None])[:, :, None]).astype(np.float32)
     places = torch.from_numpy(np.stack([left, left + 1], axis=2)).to(masks.device)
     weights = masks.new_zeros((*bins.shape, side))
     return weights.scatter_(2, places, torch.from_numpy(shares).to(weights))

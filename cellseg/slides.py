@@ -141,7 +141,8 @@ def parts_of(path: Path) -> Parts | None:
 def _decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], Array]:
     """Bytes and number of a part -> its pixels."""
     decoded = page.decode  # made here, where the file is open
-    options = {"jpegtables": page.jpegtables} if page.compression == tifffile.COMPRESSION.JPEG else {}
+    jpeg = page.compression == tifffile.COMPRESSION.JPEG
+    options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if jpeg else {}
 
     def decode(content: bytes, number: int) -> Array:
         pixels: Array | None = decoded(content, number, **options)[0]  # (1, h, w, S)

@@ -42,10 +42,23 @@ def test_a_cell_where_four_tiles_meet_is_kept_once():
     assert stitched_of((96, 96), *found) == [[], [([44, 44, 52, 52], 0.9)]]
 
 
-def test_neighbours_and_other_classes_are_no_doubles():
-    left = detections([40, 10, 50, 20], [40, 30, 50, 40])
-    right = detections([46, 10, 56, 20], [40, 30, 50, 40], labels=[1, 2])
-    assert len(stitched_of((64, 96), left, right)[0]) == 4
+def test_neighbours_are_no_doubles():
+    left, right = detections([40, 10, 50, 20]), detections([46, 10, 56, 20])
+    assert len(stitched_of((64, 96), left, right)[0]) == 2
+
+
+def test_of_a_cell_that_two_tiles_name_differently_the_surer_tile_says_all():
+    left = detections([40, 30, 50, 40], [40, 30, 50, 40], scores=[0.9, 0.3], labels=[1, 2])
+    right = detections([40, 30, 50, 40], [41, 30, 51, 40], scores=[0.6, 0.5], labels=[2, 1])
+    assert stitched_of((64, 96), left, right) == [[([40, 30, 50, 40], 0.3), ([40, 30, 50, 40], 0.9)]]
+    assert stitched_of((64, 96), right, left) == [[([40, 30, 50, 40], 0.3), ([40, 30, 50, 40], 0.9)]]
+
+
+def test_a_double_that_is_dropped_itself_drops_nothing():
+    chain = [detections([36 + k, 10, 46 + k, 20], scores=[score]) for k, score in ((0, 0.5), (3, 0.6))]
+    left = detections([36, 10, 46, 20], [42, 10, 52, 20], scores=[0.5, 0.9])  # the second drops the right one
+    assert stitched_of((64, 96), left, chain[1]) == [[([36, 10, 46, 20], 0.5), ([42, 10, 52, 20], 0.9)]]
+    assert stitched_of((64, 96), *chain) == [[([39, 10, 49, 20], 0.6)]]
 
 
 def test_boxes_that_no_other_tile_sees_stay_as_the_network_gave_them():
