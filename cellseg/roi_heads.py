@@ -16,6 +16,9 @@ Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detections = dict[str, Tensor]
 
+ROI_STEP = 16
+"""masks are predicted for a multiple of so many RoIs"""
+
 
 def mask_targets(label_maps: Tensor, labels: Tensor, ids: Tensor, boxes_xyxy: Tensor, side: int) -> Tensor:
     """Share (P, M, M) float32, 0..1, of cell (labels[p], ids[p]) at the bin centres of boxes (P, 4) in map pixels.
@@ -135,6 +138,9 @@ class CellRoIHeads(RoIHeads):
 
     def _mask_branch(self, features: Features, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         pooled = self.mask_roi_pool(features, boxes, image_shapes)
+        count = len(pooled)
+        if not self.training:  # a CPU keeps code for every number of RoIs that it meets, some MB each
+            pooled = F.pad(pooled, (0, 0, 0, 0, 0, 0, 0, -count % ROI_STEP))
         with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.mask_predictor(self.mask_head(pooled))
+            logits: Tensor = self.mask_predictor(self.mask_head(pooled))[:count]
         return logits.float()
