@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cellseg.config import RunConfig, from_dict, to_dict
 from cellseg.fingerprint import Plan
-from cellseg.model import CellRCNN, build_model, set_bf16
+from cellseg.model import CellRCNN, build_model, place
 
 FORMAT = 1
 
@@ -88,5 +88,5 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN
     checkpoint = load(path)
     model = build_model(checkpoint.config.model, pretrained=False)
     model.load_state_dict(checkpoint.model)
-    set_bf16(model, checkpoint.config.train.amp and torch.device(device).type == "cuda")  # as it was validated
-    return model.to(device).eval(), checkpoint
+    place(model, torch.device(device), checkpoint.config.train)  # as it was validated
+    return model.eval(), checkpoint

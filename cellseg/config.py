@@ -143,7 +143,7 @@ class TrainConfig:
     steps_per_epoch: int = 0
     """0: as many as one pass over the training images takes"""
     batch: int = 4
-    """images per forward pass"""
+    """images per forward pass, of each process"""
     accumulation: int = 1
     """forward passes per optimiser step"""
     clip_norm: float = 10.0
@@ -151,7 +151,11 @@ class TrainConfig:
     ema_decay: float = 0.999
     """of the averaged weights that are validated and kept, ramped as min(d, (1+n)/(10+n)); 0 is off"""
     amp: bool = True
-    """bfloat16 in the backbone and heads, on CUDA only"""
+    """bfloat16 in the backbone and heads, on CUDA and on CPUs that compute in it"""
+    channels_last: bool = True
+    """memory format of the convolutions, on CUDA and CPUs"""
+    compile: bool = False
+    """compile backbone and FPN; pays off on CUDA in trainings of more than a few minutes"""
     oversample: bool = True
     """show images with rare classes more often"""
     validate_every: int = 1

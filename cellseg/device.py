@@ -14,3 +14,11 @@ def device_of(name: str) -> torch.device:
     if not available[kind]:
         raise ValueError(f"--device {name}: this machine has no {kind} device that torch can use; try --device cpu")
     return torch.device(name)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there; a CPU without the instructions emulates it slowly."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.12
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device.type == "cuda"

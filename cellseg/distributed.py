@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as group
+from torch import Tensor, nn
 
+T = TypeVar("T")
 PATIENCE = timedelta(days=1)
 """how long a process waits for a slower one: gloo's own half hour is less than a slide may take"""
 
@@ -45,19 +47,59 @@ def joined(device: torch.device) -> Iterator[None]:
         group.destroy_process_group()
 
 
-def gathered(values: Any) -> list[Any] | None:
-    """On rank 0 the values of all processes by rank, else None.
+def mean_count(count: Tensor) -> Tensor:
+    """The mean of a count () over the processes, for all of them to divide their sums by.
 
-    Raises ConnectionAbortedError where another process has ended early.
+    The mean of such quotients over the processes is the quotient that one process with all images has. Where there is
+    nothing to count the sums are 0, and are divided by one.
     """
+    return mean_over_processes(count).clamp(min=1 / world()[1])
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over the processes."""
+    size = world()[1]
+    if size == 1:
+        return values
+    total = values.clone()
+    group.all_reduce(total)
+    return total / size
+
+
+def gathered(values: Any) -> list[Any] | None:
+    """On rank 0 the values of all processes by rank, else None. Raises ConnectionAbortedError."""
     rank, size = world()
     if size == 1:
         return [values]
     everyone: list[Any] | None = [None] * size if rank == 0 else None
-    try:
+    with _one_for_all():
         group.gather_object(values, everyone)
+    return everyone
+
+
+def from_first(value: T) -> T:
+    """The value that rank 0 has. Raises ConnectionAbortedError."""
+    if world()[1] == 1:
+        return value
+    held = [value]
+    with _one_for_all():
+        group.broadcast_object_list(held)
+    return held[0]
+
+
+def state_from_first(module: nn.Module) -> None:
+    """Give the module, in all processes, the weights and statistics that it has on rank 0."""
+    if world()[1] > 1:
+        for each in module.state_dict().values():
+            group.broadcast(each, 0)
+
+
+@contextmanager
+def _one_for_all() -> Iterator[None]:
+    """Raises ConnectionAbortedError where another process has ended early."""
+    try:
+        yield
     except RuntimeError as error:  # what gloo raises for a lost connection
         raise ConnectionAbortedError(
             "another process of this command ended early; its own message tells why"
         ) from error
-    return everyone

@@ -11,11 +11,12 @@ from cellseg import tracking
 from cellseg.config import RunConfig, flat, from_dict, to_dict
 from cellseg.crops import crops_of, with_crops
 from cellseg.dataset import DataSet, open_dataset
+from cellseg.distributed import from_first, world
 from cellseg.fingerprint import Plan, apply, fingerprint, plan
 from cellseg.git import git_commit
 from cellseg.observers import Bar, Observers, Tracker
 from cellseg.splits import split
-from cellseg.train import Observer, fit
+from cellseg.train import EpochReport, Observer, fit
 from cellseg.whole_files import write_whole
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,12 @@ def train_tracked(
     then ends KILLED.
     """
     config, data = prepared.config, prepared.data
+    if world()[0]:
+        return _train_along(prepared, runs, resume=run_id is not None)
     if run_id and not (runs / data.digest / run_id / "run.json").exists():
         raise ValueError(f"--resume {run_id}: {prepared.root} has changed since it was started; restore the data")
     labels = {"data": str(prepared.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
+    labels |= {"processes": str(world()[1])}
     with tracking.start(
         experiment,
         name,
@@ -108,7 +112,7 @@ def train_tracked(
         parent=parent,
         run_id=run_id,
     ) as run:
-        folder = runs / data.digest / run.id
+        folder = runs / data.digest / from_first(run.id)
         _write_run(folder, prepared)
         tracker = Tracker(run, prepared.data, prepared.validation, config)
         bar = Bar(config, len(prepared.train), name)
@@ -130,6 +134,26 @@ def train_tracked(
         if reason or any(getattr(each, "interrupted", False) for each in watchers):
             run.end_as("KILLED", reason)
         return Trained(run.id, best, tracker.best, reason)
+
+
+class Silent:
+    """An observer of a process that has nothing to tell."""
+
+    def step(self, metrics: Mapping[str, float], step: int) -> None:
+        """Nothing to do."""
+
+    def epoch(self, report: EpochReport) -> bool:
+        """Go on."""
+        return False
+
+
+def _train_along(prepared: Prepared, runs: Path, resume: bool) -> Trained:
+    """The part of a training's further processes: the first one tracks, writes and decides when to stop."""
+    run_id = from_first("")
+    folder = runs / prepared.data.digest / run_id
+    data, train, validation = prepared.data, prepared.train, prepared.validation
+    best = fit(prepared.config, prepared.plan, data, train, validation, folder, Silent(), resume=resume)
+    return Trained(run_id, best, {}, "")
 
 
 def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:

@@ -22,6 +22,13 @@ class Target(TypedDict):
     label_maps: Tensor  # (C, H, W) int32
 
 
+class NetworkTarget(Target):
+    """A Target as the network trains on it: `boxes` in network pixels."""
+
+    map_scale: Tensor  # (2,) float32, network pixels per map pixel, xy
+    generator: torch.Generator | None  # of what is sampled from the image; None is torch's own
+
+
 def ids_of(label_map: Array) -> Array:
     """Ids (N,) int32 of the cells of a label map (H, W), ascending."""
     return _cells(label_map)[0]

@@ -17,6 +17,7 @@ from cellseg.augment import random_view
 from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.dataset import DataSet
+from cellseg.distributed import world
 from cellseg.images import recolored
 from cellseg.label_maps import Target, target
 
@@ -27,17 +28,28 @@ class Batch(NamedTuple):
     images: list[Tensor]  # B of (3, H, W) uint8, sizes differ
     targets: list[Target]
     names: list[str]
+    seeds: list[int]
+    """of what the losses sample from each image"""
 
 
-class TrainingViews(Dataset[tuple[Tensor, Target, str]]):
+class View(NamedTuple):
+    """What one image shows in one step."""
+
+    image: Tensor  # (3, H, W) uint8
+    target: Target
+    name: str
+    seed: int
+
+
+class TrainingViews(Dataset[View]):
     """Random views, asked for by (epoch, draw, image): the same three give the same view in any worker."""
 
     def __init__(self, data: DataSet, config: RunConfig) -> None:
         self.data = data
         self.config = config
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Target, str]:
-        """The view (3, H, W) uint8, its Target and the image's name."""
+    def __getitem__(self, key: tuple[int, int, int]) -> View:
+        """The view of an epoch, a draw and an image."""
         epoch, draw, index = key
         image = self.data.image(index)
         seed = np.random.SeedSequence([self.config.seed, epoch, draw, index])
@@ -45,11 +57,16 @@ class TrainingViews(Dataset[tuple[Tensor, Target, str]]):
         view, window = random_view(image, self.data.label_maps(index), self.config.augment, scale, seed)
         view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
-        return pixels, target(window, self.config.dataset.minimum_area), self.data.records[index].name
+        cells = target(window, self.config.dataset.minimum_area)
+        (sampling,) = seed.spawn(1)[0].generate_state(1).tolist()
+        return View(pixels, cells, self.data.records[index].name, sampling)
 
 
 class EpochBatches(Sampler[list[tuple[int, int, int]]]):
-    """The batches of one epoch; which images it shows follows from seed and epoch."""
+    """This process's batches of one epoch; which images the epoch shows follows from seed and epoch.
+
+    Processes share out the draws of each step: the first takes the first `batch` of them, the next those that follow.
+    """
 
     def __init__(self, indices: Sequence[int], weights: Array, config: RunConfig) -> None:
         self.indices = np.asarray(indices)
@@ -62,8 +79,9 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         batch = self.config.train.batch
-        order = self._drawn(len(self) * batch)
-        for start in range(0, len(order), batch):
+        rank, size = world()
+        order = self._drawn(len(self) * batch * size)
+        for start in range(rank * batch, len(order), batch * size):
             yield [(self.epoch, draw, int(order[draw])) for draw in range(start, start + batch)]
 
     def _drawn(self, count: int) -> Array:
@@ -77,9 +95,9 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
 
 
 def forward_passes(images: int, config: RunConfig) -> int:
-    """Batches of an epoch, a multiple of the accumulation."""
+    """Batches that each process takes in an epoch, a multiple of the accumulation."""
     accumulation = config.train.accumulation
-    one_pass = -(-images // (config.train.batch * accumulation))
+    one_pass = -(-images // (config.train.batch * accumulation * world()[1]))
     return (config.train.steps_per_epoch or one_pass) * accumulation
 
 
@@ -114,7 +132,7 @@ def _leave_interrupts_to_the_training(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def collate(views: Sequence[tuple[Tensor, Target, str]]) -> Batch:
+def collate(views: Sequence[View]) -> Batch:
     """Views side by side, unpadded."""
-    images, targets, names = zip(*views, strict=True)
-    return Batch(list(images), list(targets), list(names))
+    images, targets, names, seeds = zip(*views, strict=True)
+    return Batch(list(images), list(targets), list(names), list(seeds))

@@ -14,14 +14,15 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import MultiScaleRoIAlign
 
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
-from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig
-from cellseg.label_maps import Target
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
+from cellseg.device import computes_in_bf16
+from cellseg.label_maps import NetworkTarget, Target
 from cellseg.roi_heads import CellRoIHeads, Detections, Losses
+from cellseg.roi_pool import CellRoiPool
+from cellseg.rpn import CellRPN, CellRpnHead
 from cellseg.weights import load_pretrained
 
 log = logging.getLogger(__name__)
@@ -33,41 +34,40 @@ class CellTransform(nn.Module):
     def __init__(self, config: ModelConfig, divisor: int) -> None:
         super().__init__()
         self.divisor = divisor
+        self.memory_format = torch.contiguous_format
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(config.image_mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.image_std)[:, None, None], persistent=False)
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
-        """The batch of images (3, H, W) uint8, and Targets with `map_scale` (2,), network pixels per map pixel, xy."""
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
+    ) -> tuple[ImageList, list[NetworkTarget] | None]:
+        """The batch of images (3, H, W) uint8, and their NetworkTargets."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
-        batch = self.mean.new_zeros(len(images), 3, height, width)
+        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=self.memory_format)
         for place, image in zip(batch, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - self.mean) / self.std
         if targets is None:
             return ImageList(batch, sizes), None
-        return ImageList(batch, sizes), [_on_network(t, size) for t, size in zip(targets, sizes, strict=True)]
+        given: Sequence[int | None] = seeds or [None] * len(sizes)
+        return ImageList(batch, sizes), [_on_network(*each) for each in zip(targets, sizes, given, strict=True)]
 
 
-def _on_network(target: Target, size_hw: tuple[int, int]) -> dict[str, Tensor]:
+def _on_network(target: Target, size_hw: tuple[int, int], seed: int | None) -> NetworkTarget:
     map_height, map_width = target["label_maps"].shape[-2:]
     scale = target["boxes"].new_tensor([size_hw[1] / map_width, size_hw[0] / map_height])
-    return {**target, "boxes": target["boxes"] * scale.repeat(2), "map_scale": scale}  # type: ignore[dict-item]
-
-
-class CellRpnHead(RPNHead):
-    """torchvision's RPN head, its convolutions in bfloat16 where asked and its output in float32."""
-
-    bf16 = False
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness and box deltas per level."""
-        with torch.autocast(x[0].device.type, torch.bfloat16, enabled=self.bf16):
-            objectness, deltas = super().forward(x)
-        return [each.float() for each in objectness], [each.float() for each in deltas]
+    generator = None if seed is None else torch.Generator(target["boxes"].device).manual_seed(seed)
+    boxes = target["boxes"] * scale.repeat(2)
+    return NetworkTarget(
+        boxes=boxes,
+        labels=target["labels"],
+        ids=target["ids"],
+        label_maps=target["label_maps"],
+        map_scale=scale,
+        generator=generator,
+    )
 
 
 class CellRCNN(MaskRCNN):
@@ -76,13 +76,18 @@ class CellRCNN(MaskRCNN):
     bf16 = False
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, cores: Tensor | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        seeds: Sequence[int] | None = None,
+        cores: Tensor | None = None,
     ) -> Losses | list[Detections]:
         """The five losses in training; else per image boxes (N, 4), labels, scores and masks (N, M, M).
 
-        With cores (B, 4) xyxy, network pixels, only detections whose centres lie in their image's core are returned.
+        What an image's losses sample follows from its seed, or from torch's generator where there are no seeds. With
+        cores (B, 4) xyxy, network pixels, only detections whose centres lie in their image's core are returned.
         """
-        batch, network_targets = self.transform(images, targets)
+        batch, network_targets = self.transform(images, targets, seeds)
         with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.backbone(batch.tensors)
         features = {name: each.float() for name, each in features.items()}
@@ -107,13 +112,9 @@ def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
         rpn_head=CellRpnHead(
             config.fpn_channels, anchors.num_anchors_per_location()[0], 2 if config.backbone == "resnet50_v2" else 1
         ),
-        rpn_pre_nms_top_n_train=config.rpn_pre_nms,
-        rpn_post_nms_top_n_train=config.rpn_post_nms,
-        rpn_nms_thresh=config.rpn_nms,
-        rpn_batch_size_per_image=config.rpn_batch,
-        rpn_positive_fraction=config.rpn_positive_fraction,
         **_heads(config),
     )
+    model.rpn = _cell_rpn(model, config)
     model.roi_heads = _cell_roi_heads(model, config)
     model.transform = CellTransform(config, divisor=4 * 2 ** (levels - 1))
     _refuse_too_many(model, config)
@@ -135,13 +136,28 @@ def _heads(config: ModelConfig) -> dict[str, Any]:
         else TwoMLPHead(channels * 49, config.box_head)
     )
     return {
-        "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
+        "box_roi_pool": CellRoiPool(names, output_size=7, sampling_ratio=2),
         "box_head": box_head,
         "box_predictor": FastRCNNPredictor(config.box_head, num_classes),
-        "mask_roi_pool": MultiScaleRoIAlign(names, output_size=config.mask_size // 2, sampling_ratio=2),
+        "mask_roi_pool": CellRoiPool(names, output_size=config.mask_size // 2, sampling_ratio=2),
         "mask_head": MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(last, last, num_classes),
     }
+
+
+def _cell_rpn(model: MaskRCNN, config: ModelConfig) -> CellRPN:
+    """Our RPN around the anchors and the head that the model holds."""
+    return CellRPN(
+        model.rpn.anchor_generator,
+        model.rpn.head,
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=config.rpn_batch,
+        positive_fraction=config.rpn_positive_fraction,
+        pre_nms_top_n={"training": config.rpn_pre_nms, "testing": 1000},
+        post_nms_top_n={"training": config.rpn_post_nms, "testing": 1000},
+        nms_thresh=config.rpn_nms,
+    )
 
 
 def _cell_roi_heads(model: MaskRCNN, config: ModelConfig) -> CellRoIHeads:
@@ -172,6 +188,17 @@ def set_operating_point(model: CellRCNN, config: PredictConfig) -> None:
     model.roi_heads.score_thresh = config.score_threshold
     model.roi_heads.nms_thresh = config.box_nms
     model.roi_heads.detections_per_img = config.detections or 100
+
+
+def place(model: CellRCNN, device: torch.device, config: TrainConfig) -> None:
+    """Move the model to a device, in bfloat16, channels last and compiled where the config and the device allow it."""
+    model.to(device)
+    set_bf16(model, config.amp and computes_in_bf16(device))
+    if config.channels_last and device.type in ("cuda", "cpu"):
+        model.to(memory_format=torch.channels_last)
+        model.transform.memory_format = torch.channels_last
+    if config.compile:
+        model.backbone.compile()
 
 
 def set_bf16(model: CellRCNN, on: bool) -> None:

@@ -1,16 +1,20 @@
 """RoI heads of Mask R-CNN whose mask targets are sampled from label maps.
 
-Letters: P positive RoIs of one image, M side of a mask, C classes, H x W size of the label maps.
+Letters: R RoIs, P positive ones, M side of a mask, C classes, H x W size of the label maps.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
+from torchvision.ops import box_iou
 
-from cellseg.label_maps import Target
+from cellseg.distributed import mean_count
+from cellseg.label_maps import NetworkTarget
+from cellseg.matching import balanced
 
 Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
@@ -45,13 +49,27 @@ def mask_targets(label_maps: Tensor, labels: Tensor, ids: Tensor, boxes_xyxy: Te
     return torch.lerp(upper, lower, bottom_share.expand(-1, -1, side))
 
 
-def mask_loss(logits: Tensor, labels: Sequence[Tensor], mask_shares: Sequence[Tensor]) -> Tensor:
+def mask_loss(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
     """Mean binary cross entropy of the logits (P, C + 1, M, M) of each RoI's own class; 0 without a positive RoI."""
-    if not len(logits):
-        return logits.sum() * 0
-    classes, shares = torch.cat(list(labels)), torch.cat(list(mask_shares))
-    own = logits[torch.arange(len(logits), device=logits.device), classes]
-    return F.binary_cross_entropy_with_logits(own, shares)
+    own = logits[torch.arange(len(logits), device=logits.device), labels]
+    return F.binary_cross_entropy_with_logits(own, shares, reduction="sum") / mean_count(own.new_full((), own.numel()))
+
+
+def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
+    """Of R RoIs: mean cross entropy (R, C + 1), and smooth L1 of the deltas of each one's own class, also by R."""
+    count = mean_count(logits.new_full((), len(labels)))
+    own = deltas.view(len(labels), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
+    moved = F.smooth_l1_loss(own, aims, beta=1 / 9, reduction="none").sum(dim=1)
+    return F.cross_entropy(logits, labels, reduction="sum") / count, (moved * (labels > 0)).sum() / count
+
+
+class Samples(NamedTuple):
+    """The RoIs of one image that a step trains on."""
+
+    boxes: Tensor  # (R, 4) network pixels
+    cells: Tensor  # (R,) index of the cell that each finds, or the number of cells
+    labels: Tensor  # (R,) class 1..C, or 0 background
+    aims: Tensor  # (R, 4) box deltas to the cell
 
 
 def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
@@ -61,22 +79,16 @@ def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
 
 
 class CellRoIHeads(RoIHeads):
-    """torchvision's RoIHeads with Targets instead of N full-size masks.
-
-    Targets come with boxes in network pixels (`boxes`) and with the network pixels per map pixel (`map_scale`, xy).
-    """
+    """torchvision's RoIHeads with NetworkTargets instead of N full-size masks."""
 
     bf16 = False
-
-    def check_targets(self, targets: list[Target] | None) -> None:
-        """Accept Targets: torchvision asks for a stack of masks here."""
 
     def forward(
         self,
         features: Features,
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
+        targets: Sequence[NetworkTarget] | None = None,
         cores: Tensor | None = None,
     ) -> tuple[list[Detections], Losses]:
         """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise.
@@ -106,27 +118,41 @@ class CellRoIHeads(RoIHeads):
         features: Features,
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]],
+        targets: Sequence[NetworkTarget],
     ) -> Losses:
-        proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
-        class_logits, box_regression = self._box_branch(features, proposals, image_shapes)
-        classifier, box = fastrcnn_loss(class_logits, box_regression, labels, regression)
-        positive = [torch.where(each > 0)[0] for each in labels]
-        rois = [each[kept] for each, kept in zip(proposals, positive, strict=True)]
-        logits = self._mask_branch(features, rois, image_shapes)
-        shares = [
-            self._targets_of(target, matched_ids[kept], boxes, logits.shape[-1])
-            for target, matched_ids, kept, boxes in zip(targets, matched, positive, rois, strict=True)
-        ]
-        roi_labels = [each[kept] for each, kept in zip(labels, positive, strict=True)]
-        return {"loss_classifier": classifier, "loss_box_reg": box, "loss_mask": mask_loss(logits, roi_labels, shares)}
+        samples = [self._samples(*each) for each in zip(proposals, targets, strict=True)]
+        labels, aims = torch.cat([each.labels for each in samples]), torch.cat([each.aims for each in samples])
+        class_logits, deltas = self._box_branch(features, [each.boxes for each in samples], image_shapes)
+        classifier, box = box_losses(class_logits, deltas, labels, aims)
+        positive = [Samples(*(values[each.labels > 0] for values in each)) for each in samples]
+        logits = self._mask_branch(features, [each.boxes for each in positive], image_shapes)
+        shares = [self._shares(target, each, logits.shape[-1]) for target, each in zip(targets, positive, strict=True)]
+        mask = mask_loss(logits, torch.cat([each.labels for each in positive]), torch.cat(shares))
+        return {"loss_classifier": classifier, "loss_box_reg": box, "loss_mask": mask}
+
+    def _samples(self, proposals: Tensor, target: NetworkTarget) -> Samples:
+        """Some of the proposals and cells, each with the cell that it overlaps most; positive from IoU .5 on."""
+        nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
+        boxes = torch.cat([proposals, target["boxes"]])
+        cells = torch.cat([target["boxes"], nothing])
+        ious = torch.cat([box_iou(target["boxes"], boxes), boxes.new_zeros(1, len(boxes))])
+        overlaps, found = ious.max(dim=0)
+        labels = torch.cat([target["labels"], target["labels"].new_zeros(1)])[found]
+        labels = labels * (overlaps >= self.proposal_matcher.high_threshold)
+        sampler = self.fg_bg_sampler
+        looked_at, chosen = balanced(
+            labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
+        )
+        kept = looked_at[chosen]
+        aims = self.box_coder.encode_single(cells[found[kept]], boxes[kept])
+        return Samples(boxes[kept], found[kept], labels[kept], aims)
 
     @staticmethod
-    def _targets_of(target: dict[str, Tensor], matched: Tensor, boxes_xyxy: Tensor, side: int) -> Tensor:
-        if not len(matched):  # also an image without any cell, whose targets cannot be indexed
-            return boxes_xyxy.new_zeros((0, side, side))
-        on_map = boxes_xyxy / target["map_scale"].repeat(2)
-        return mask_targets(target["label_maps"], target["labels"][matched], target["ids"][matched], on_map, side)
+    def _shares(target: NetworkTarget, positive: Samples, side: int) -> Tensor:
+        """Mask targets (P, M, M) of the positive samples of an image."""
+        on_map = positive.boxes / target["map_scale"].repeat(2)
+        labels, ids = target["labels"][positive.cells], target["ids"][positive.cells]
+        return mask_targets(target["label_maps"], labels, ids, on_map, side)
 
     def _box_branch(
         self, features: Features, proposals: list[Tensor], image_shapes: list[tuple[int, int]]

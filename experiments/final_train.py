@@ -1,5 +1,9 @@
-"""Train the network that is handed in, with the recipe or with a study's winner, tracked in MLflow."""
+"""Train the network that is handed in, with the recipe or with a study's winner, tracked in MLflow.
 
+`torchrun --nproc-per-node 4 experiments/final_train.py` trains it on four GPUs.
+"""
+
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,9 +33,21 @@ def main() -> int:
     options = parse_training(Options, __doc__)
     if not options.resume:
         require_data(options.data)
+    from cellseg.device import device_of
+    from cellseg.distributed import joined, own_device
+
+    with joined(own_device(device_of(options.config.device))):
+        return train(options)
+
+
+def train(options: Options) -> int:
+    """Train in this process, or in all that torchrun has started; the first one prints."""
+    from cellseg.distributed import world
     from cellseg.experiment import prepare, resumed, train_tracked
     from cellseg.winner import read_winner
 
+    if world()[0]:
+        logging.getLogger("cellseg").setLevel(logging.WARNING)
     config, root = options.config, options.data
     if options.resume:
         config, root = resumed(options.resume, options.runs)
@@ -44,7 +60,7 @@ def main() -> int:
         if winner:
             study = winner.study
             prepared = replace(prepared, config=winner.applied(prepared.config, chosen_by_hand(config)))
-            print(f"study {winner.study}: trial {winner.trial} with {winner.score}")
+            say(f"study {winner.study}: trial {winner.trial} with {winner.score}")
     trained = train_tracked(
         prepared,
         experiment="cellseg-final",
@@ -55,10 +71,18 @@ def main() -> int:
     )
     for figure in ("AP50", "AP", "AP50_uncapped", "AP_uncapped"):
         if f"best/{figure}" in trained.metrics:
-            print(f"validation {figure:14} {trained.metrics[f'best/{figure}']:.3f}")
-    print(f"run        {trained.run_id} (`mlflow ui` shows it)")
-    print(f"checkpoint {trained.best}")
+            say(f"validation {figure:14} {trained.metrics[f'best/{figure}']:.3f}")
+    say(f"run        {trained.run_id} (`mlflow ui` shows it)")
+    say(f"checkpoint {trained.best}")
     return 0
+
+
+def say(line: str) -> None:
+    """Print, in the first process alone."""
+    from cellseg.distributed import world
+
+    if world()[0] == 0:
+        print(line)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import torch
 
 from cellseg import checkpoint
 from cellseg.checkpoint import Checkpoint, load, load_model, save
+from cellseg.device import computes_in_bf16
 from cellseg.fingerprint import Plan
-from cellseg.model import build_model, state_of
+from cellseg.model import build_model, place, state_of
 
 PLAN = Plan(
     digest="d1gest",
@@ -57,16 +58,18 @@ def test_a_loaded_network_computes_the_same(saved, tmp_path):
     assert found.plan == PLAN
     same = build_model(saved.config.model)
     same.load_state_dict(saved.model)
+    place(same, torch.device("cpu"), saved.config.train)
     image = torch.zeros(3, 40, 40, dtype=torch.uint8)
     first, second = (each.eval()([image])[0]["scores"] for each in (model, same))
     assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
-    ("amp", "device", "bf16"), [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)]
+    ("amp", "device", "bf16"),
+    [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", computes_in_bf16(torch.device("cpu")))],
 )
 def test_a_loaded_network_is_as_exact_as_the_one_that_was_validated(saved, tmp_path, monkeypatch, amp, device, bf16):
-    monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, _device: self)  # works without such a device too
+    monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, *_, **__: self)  # works without such a device too
     config = replace(saved.config, train=replace(saved.config.train, amp=amp))
     save(replace(saved, config=config), tmp_path / "best.pt")
     model, _ = load_model(tmp_path / "best.pt", device)

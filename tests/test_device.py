@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cellseg.device import device_of
+from cellseg.device import computes_in_bf16, device_of
 
 
 def test_the_device_is_found_by_name():
@@ -16,3 +16,17 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="--device cuda:1: this machine has no cuda device"):
         device_of("cuda:1")
     assert device_of("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)]
+)
+def test_a_cpu_computes_in_bfloat16_where_it_has_the_instructions(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert computes_in_bf16(torch.device("cpu")) is expected
+
+
+def test_an_older_torch_that_cannot_tell_stays_with_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not computes_in_bf16(torch.device("cpu"))
+    assert computes_in_bf16(torch.device("cuda:1"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cellseg.loader import EpochBatches, TrainingViews, collate, forward_passes, training_loader
+from cellseg import loader
+from cellseg.loader import EpochBatches, TrainingViews, View, collate, forward_passes, training_loader
 
 
 def batches(config, weights, epoch=0, images=None):
@@ -77,7 +78,7 @@ def test_an_image_drawn_twice_in_an_epoch_is_seen_in_two_views(data, run_config)
 
 def test_a_view_comes_with_the_target_of_its_window(data, run_config):
     config = replace(run_config, augment=replace(run_config.augment, zoom_jitter=1.0))
-    image, cells, name = TrainingViews(data, config)[0, 0, 1]
+    image, cells, name, _ = TrainingViews(data, config)[0, 0, 1]
     assert image.dtype == torch.uint8
     assert image.shape == (3, 64, 64)
     assert name == "image1"
@@ -89,7 +90,7 @@ def test_a_view_comes_with_the_target_of_its_window(data, run_config):
 
 def test_cells_under_the_minimum_area_are_left_out(data, run_config):
     config = replace(run_config, dataset=replace(run_config.dataset, minimum_area=145))  # the cells have 144 pixels
-    _, cells, _ = TrainingViews(data, config)[0, 0, 0]
+    _, cells, _, _ = TrainingViews(data, config)[0, 0, 0]
     assert len(cells["ids"]) == 0
     assert cells["boxes"].shape == (0, 4)
 
@@ -153,7 +154,23 @@ def test_an_epoch_is_one_pass_or_so_many_steps_times_the_accumulation(
 
 
 def test_views_of_different_sizes_stay_unpadded():
-    views = [(torch.zeros(3, side, 9, dtype=torch.uint8), {}, str(side)) for side in (5, 7)]
+    views = [View(torch.zeros(3, side, 9, dtype=torch.uint8), {}, str(side), side) for side in (5, 7)]
     batch = collate(views)
     assert [each.shape for each in batch.images] == [(3, 5, 9), (3, 7, 9)]
-    assert batch.names == ["5", "7"]
+    assert (batch.names, batch.seeds) == (["5", "7"], [5, 7])
+
+
+def test_processes_share_out_the_draws_of_each_step(run_config, monkeypatch):
+    whole = batches(with_train(run_config, batch=6), np.ones(12))
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(loader, "world", lambda rank=rank: (rank, 3))
+        shares.append(batches(with_train(run_config, batch=2), np.ones(12)))
+    assert [[key for part in parts for key in part] for parts in zip(*shares, strict=True)] == whole
+
+
+def test_what_is_sampled_from_a_view_has_a_seed_of_its_own(data, run_config):
+    views = TrainingViews(data, run_config)
+    seeds = [views[epoch, draw, index].seed for epoch in (0, 1) for draw in (0, 1) for index in (0, 1)]
+    assert len(set(seeds)) == 8
+    assert views[0, 0, 0].seed == seeds[0]

@@ -1,3 +1,4 @@
+import shutil
 import typing
 from dataclasses import replace
 
@@ -6,9 +7,10 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
-from cellseg.config import Backbone, ModelConfig, PredictConfig
+from cellseg.config import Backbone, ModelConfig, PredictConfig, TrainConfig
+from cellseg.device import computes_in_bf16
 from cellseg.label_maps import target
-from cellseg.model import build_model, set_bf16, set_operating_point, state_of, trainable_parameters
+from cellseg.model import build_model, place, set_bf16, set_operating_point, state_of, trainable_parameters
 
 LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
 
@@ -288,3 +290,29 @@ def test_the_state_is_a_copy_on_the_cpu(network):
     name = "roi_heads.box_predictor.cls_score.bias"
     state[name].add_(1)
     assert not torch.equal(state[name], network.state_dict()[name])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_backbone_gives_the_same_features_and_keeps_its_names(micro):
+    config = replace(micro, stages=1, anchor_sizes=(8.0,))
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    names = list(model.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        plain = model.backbone(image)["0"]
+        place(model, torch.device("cpu"), TrainConfig(compile=True, amp=False))
+        compiled = model.backbone(image)["0"]
+    assert model.backbone._compiled_call_impl is not None
+    assert torch.allclose(plain, compiled, atol=1e-4)
+    assert list(model.state_dict()) == names
+
+
+def test_where_a_network_is_placed_it_computes_channels_last_and_as_exactly_as_asked(micro):
+    model = build_model(micro)
+    place(model, torch.device("cpu"), TrainConfig(amp=False, channels_last=False))
+    assert model.backbone.body.layer1[0].conv1.weight.is_contiguous()
+    place(model, torch.device("cpu"), TrainConfig())
+    assert model.backbone.body.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.transform([image_of(64, 64)])[0].tensors.is_contiguous(memory_format=torch.channels_last)
+    assert model.bf16 == model.rpn.head.bf16 == model.roi_heads.bf16 == computes_in_bf16(torch.device("cpu"))

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection.roi_heads import fastrcnn_loss
 
-from cellseg.roi_heads import mask_loss, mask_targets
+from cellseg.model import build_model
+from cellseg.roi_heads import box_losses, mask_loss, mask_targets
 
 
 def square_map():
@@ -50,7 +54,7 @@ def test_no_roi_gives_no_target_and_a_loss_of_zero():
     empty = mask_targets(square_map(), torch.empty(0).long(), torch.empty(0).int(), torch.empty(0, 4), 28)
     assert empty.shape == (0, 28, 28)
     logits = torch.zeros(0, 5, 28, 28, requires_grad=True)
-    loss = mask_loss(logits, [torch.empty(0).long()], [empty])
+    loss = mask_loss(logits, torch.empty(0).long(), empty)
     loss.backward()
     assert loss.item() == 0
 
@@ -59,5 +63,43 @@ def test_the_loss_looks_at_the_own_class_alone():
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 2] = 50.0
     shares = torch.ones(1, 2, 2)
-    assert mask_loss(logits, [torch.tensor([2])], [shares]).item() == pytest.approx(0, abs=1e-6)
-    assert mask_loss(logits, [torch.tensor([1])], [shares]).item() == pytest.approx(np.log(2), abs=1e-6)
+    assert mask_loss(logits, torch.tensor([2]), shares).item() == pytest.approx(0, abs=1e-6)
+    assert mask_loss(logits, torch.tensor([1]), shares).item() == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_box_losses_are_torchvision_s():
+    torch.manual_seed(0)
+    logits, deltas, aims = torch.randn(9, 5), torch.randn(9, 20), torch.randn(9, 4)
+    labels = torch.tensor([0, 1, 4, 0, 0, 2, 3, 1, 0])
+    for kept in (slice(None), slice(0, 1)):  # the second is background alone
+        mine = box_losses(logits[kept], deltas[kept], labels[kept], aims[kept])
+        theirs = fastrcnn_loss(logits[kept], deltas[kept], [labels[kept]], [aims[kept]])
+        assert torch.allclose(torch.stack(mine), torch.stack(theirs))
+
+
+def samples_of(micro, proposals, boxes, labels, **options):
+    heads = build_model(replace(micro, **options)).roi_heads
+    cells = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
+    return heads._samples(torch.tensor(proposals), {**cells, "generator": None})
+
+
+def test_a_roi_finds_the_cell_that_it_overlaps_most_from_one_half_on(micro):
+    cells = [[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]]
+    near, half, less = [1.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 30.0], [20.0, 20.0, 40.0, 29.0]
+    found = samples_of(micro, [near, half, less], cells, [3, 1])
+    labels = {tuple(box): label for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)}
+    assert labels == {tuple(near): 3, tuple(half): 1, tuple(less): 0, tuple(cells[0]): 3, tuple(cells[1]): 1}
+    own = found.aims[[found.boxes.tolist().index(cell) for cell in cells]]
+    assert torch.equal(own, torch.zeros(2, 4))  # a cell is its own aim
+
+
+def test_without_a_cell_all_rois_are_background(micro):
+    found = samples_of(micro, [[0.0, 0.0, 10.0, 10.0]] * 3, [], [])
+    assert found.labels.tolist() == [0, 0, 0]
+    assert torch.isfinite(found.aims).all()
+
+
+def test_positives_are_capped_at_their_share_of_the_rois(micro):
+    cells = [[10.0 * k, 0.0, 10.0 * k + 9, 9.0] for k in range(20)]
+    found = samples_of(micro, [[0.0, 50.0, 9.0, 59.0]] * 30, cells, [1] * 20, roi_batch=16, roi_positive_fraction=0.25)
+    assert ((found.labels > 0).sum(), len(found.labels)) == (4, 16)

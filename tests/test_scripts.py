@@ -216,6 +216,18 @@ def test_a_run_that_is_resumed_is_completed_and_not_doubled(project, store):
     assert store.get_run(final.info.run_id).info.status == "FINISHED"
 
 
+def test_torchrun_trains_one_network_in_two_processes_and_tracks_it_once(project, store):
+    folder, _ = project
+    before = {run.info.run_id for run in runs_of(store, "cellseg-final")}
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    said = run_process(folder, *torchrun, ROOT / "experiments/final_train.py", *SMALL, "--seed", "7")
+    assert said.count("checkpoint ") == said.count("study demo-") == said.count(", digest ") == 1
+    (new,) = (run for run in runs_of(store, "cellseg-final") if run.info.run_id not in before)
+    assert (new.info.status, new.data.tags["processes"]) == ("FINISHED", "2")
+    assert [each.step for each in store.get_metric_history(new.info.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert len(list((folder / "experiments/runs").glob(f"*/{new.info.run_id}/best.pt"))) == 1
+
+
 def test_a_run_whose_data_changed_is_not_resumed(project):
     folder, _ = project
     shutil.copytree(folder / "data", folder / "changing")

@@ -6,6 +6,7 @@ import torch
 
 from cellseg import checkpoint, loader, train
 from cellseg.fingerprint import fingerprint, plan
+from cellseg.model import build_model
 from cellseg.optimizer import rate_factor
 from cellseg.predict import predict
 from cellseg.train import NonFiniteLossError, fit
@@ -230,36 +231,6 @@ def test_without_validation_images_the_last_network_is_the_best(training):
     assert all(torch.equal(last.model[name], each) for name, each in checkpoint.load(best).model.items())
 
 
-def test_gradients_are_accumulated_over_several_batches(training, run_config, monkeypatch):
-    shown = []
-    original = train._backward
-
-    def counted(model, batch, accumulation):
-        found = original(model, batch, accumulation)
-        shown.append((len(batch.images), accumulation, found["loss"]))
-        return found
-
-    monkeypatch.setattr(train, "_backward", counted)
-    recorder, _ = training(with_train(run_config, epochs=1, batch=1, accumulation=2))
-    assert [each[:2] for each in shown] == [(1, 2)] * 4
-    assert [step for step, _ in recorder.steps] == [1, 2]
-    first, second = (figures["train/loss"] for _, figures in recorder.steps)
-    assert [first, second] == pytest.approx([(shown[0][2] + shown[1][2]) / 2, (shown[2][2] + shown[3][2]) / 2])
-
-
-def test_accumulated_gradients_are_the_mean_of_those_of_the_batches(data, run_config):
-    model = train.build_model(run_config.model).train()
-    batch = loader.collate([loader.TrainingViews(data, run_config)[0, 0, 0]])
-    gradients = []
-    for accumulation in (1, 4):
-        torch.manual_seed(0)  # the losses sample anchors and proposals
-        model.zero_grad()
-        train._backward(model, batch, accumulation)
-        gradients.append(model.rpn.head.cls_logits.weight.grad.clone())
-    assert gradients[0].abs().max() > 0
-    assert torch.allclose(gradients[0], 4 * gradients[1])
-
-
 def test_large_gradients_are_clipped(training, run_config):
     """A step of plain SGD changes the weights by the rate times the clipped norm."""
     config = with_train(
@@ -277,7 +248,7 @@ def test_large_gradients_are_clipped(training, run_config):
     recorder, best = training(config)
     assert recorder.steps[0][1]["train/grad_norm"] > 0.01
     torch.manual_seed(config.seed)
-    start = dict(train.build_model(config.model).named_parameters())
+    start = dict(build_model(config.model).named_parameters())
     state = checkpoint.load(best).model
     moved = torch.stack([(state[name] - each).square().sum() for name, each in start.items()]).sum().sqrt()
     assert moved.item() == pytest.approx(0.01, rel=0.01)
@@ -288,7 +259,7 @@ def test_the_averaged_network_is_validated_and_kept(training, run_config):
     _, best = training(config)
     saved = checkpoint.load(best.with_name("last.pt"))
     torch.manual_seed(config.seed)
-    start = train.build_model(config.model).state_dict()
+    start = build_model(config.model).state_dict()
     name = "roi_heads.box_head.fc6.weight"
     after = saved.training["model"][name]
     assert not torch.equal(start[name], after)

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+
+from cellseg.model import build_model
+
+BOXES = torch.tensor([[8.0, 8.0, 20.0, 20.0], [30.0, 40.0, 44.0, 50.0]])
+
+
+@pytest.fixture
+def network(micro):
+    """A network whose RPN looks at all anchors, so that nothing is left to chance."""
+    torch.manual_seed(0)
+    model = build_model(replace(micro, rpn_batch=10_000))
+    torch.nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.3)
+    torch.nn.init.normal_(model.rpn.head.bbox_pred.weight, std=0.1)
+    return model
+
+
+def target(boxes):
+    return {"boxes": boxes, "generator": None}
+
+
+def features_of(model, count=2):
+    torch.manual_seed(1)
+    images = torch.rand(count, 3, 64, 64)
+    return ImageList(images, [(64, 64)] * count), model.backbone(images)
+
+
+def test_proposals_are_torchvision_s_though_only_the_best_are_decoded(network):
+    rpn = network.rpn.eval()
+    images, features = features_of(network)
+    proposals, losses = rpn(images, features)
+    expected, _ = RegionProposalNetwork.forward(rpn, images, features)
+    assert losses == {}
+    assert len(proposals[0]) > 10
+    for mine, theirs in zip(proposals, expected, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_losses_over_all_anchors_are_torchvision_s(network):
+    rpn = network.rpn.train()
+    rpn.fg_bg_sampler.positive_fraction = 0.9
+    images, features = features_of(network)
+    targets = [target(BOXES), target(BOXES[:1])]
+    _, losses = rpn(images, features, targets)
+    _, expected = RegionProposalNetwork.forward(rpn, images, features, targets)
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-4)
+        assert loss > 0
+
+
+def test_losses_are_means_over_the_anchors_that_are_looked_at(network):
+    """With objectness 0 everywhere a mean cross entropy is log 2, however many anchors are sampled."""
+    rpn = network.rpn.train()
+    torch.nn.init.zeros_(rpn.head.cls_logits.weight)
+    rpn.fg_bg_sampler.batch_size_per_image = 12
+    images, features = features_of(network)
+    for boxes in (BOXES, torch.empty(0, 4)):
+        _, losses = rpn(images, features, [target(boxes)] * 2)
+        assert losses["loss_objectness"].item() == pytest.approx(F.softplus(torch.zeros(())).item(), rel=1e-5)
+
+
+def test_what_is_sampled_follows_from_an_image_s_generator(network):
+    rpn = network.rpn.train()
+    rpn.fg_bg_sampler.batch_size_per_image = 12
+    images, features = features_of(network, 1)
+
+    def loss(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return rpn(images, features, [{"boxes": BOXES, "generator": generator}])[1]["loss_objectness"].item()
+
+    assert loss(3) == loss(3) != loss(4)
+
+
+def test_training_without_targets_is_refused(network):
+    images, features = features_of(network)
+    with pytest.raises(ValueError, match="rpn: expected targets in training, got None"):
+        network.rpn.train()(images, features)
