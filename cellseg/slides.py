@@ -18,7 +18,7 @@ from cellseg.tif import Picture, damaged, opened, photometric_of
 
 LARGE = 2**24
 """pixels of an image over which it is not read whole"""
-CACHE_BYTES = 2**28
+CACHE_BYTES = 2**27
 """of decoded parts that are kept: a row of tiles meets the same strips again and again"""
 LARGEST_PART = 2**26
 """bytes of a part over which the whole image is as well read at once"""
