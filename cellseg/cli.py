@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from cellseg.command_line import user_errors_in_one_line
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Predict:
-    """Find the cells of images with a checkpoint, and write them as COCO results."""
+    """Find the cells of images with a checkpoint, and write them as COCO results.
+
+    `torchrun --nproc-per-node N -m cellseg.cli predict ...` shares the images out to N processes, each with its GPU.
+    """
 
     checkpoint: Positional[Path]
     """a best.pt of final_train.py"""
@@ -72,30 +78,41 @@ class Predict:
     """auto, cpu, cuda, cuda:1, mps"""
 
     def run(self) -> int:
-        """Predict and write."""
-        from tqdm import tqdm
-
-        from cellseg.checkpoint import load_model
+        """Predict and write; of several processes, each predicts its share and the first writes."""
         from cellseg.device import device_of
-        from cellseg.images import read_image
+        from cellseg.distributed import gathered, joined, own_device, world
         from cellseg.json_files import write_json
-        from cellseg.predict import predict, settled
 
-        model, checkpoint = load_model(self.checkpoint, device_of(self.device))
-        config = checkpoint.config
-        results: list[dict[str, Any]] = []
-        bar = tqdm(self.images, unit="image", disable=not sys.stderr.isatty())
-        for image_id, path in enumerate(bar, start=1):
-            image = read_image(path, self.channel_order, config.dataset.color)
-            found = predict(model, [(image_id, image)], config.predict)
-            if self.point == "pq":
-                size_hw = (image.shape[0], image.shape[1])
-                found = settled(found, len(checkpoint.plan.class_names), size_hw, config.predict)[1]
-            print(f"{path}: {len(found)} cells")
-            results += found
+        device = own_device(device_of(self.device))
+        with joined(device):
+            shares = gathered(self._found(device, *world()))
+        if shares is None:
+            return 0
+        found = {image_id: cells for share in shares for image_id, cells in share.items()}
+        results = [cell for image_id in sorted(found) for cell in found[image_id]]
         write_json(results, self.out)
         print(f"{self.out}: {len(results)} cells in {len(self.images)} images")
         return 0
+
+    def _found(self, device: "torch.device", rank: int, processes: int) -> dict[int, list[dict[str, Any]]]:
+        """By image id, the results of the images that this process predicts: every `processes`-th from `rank` on."""
+        from tqdm import tqdm
+
+        from cellseg.checkpoint import load_model
+        from cellseg.overlaps import settled
+        from cellseg.predict import predict
+        from cellseg.slides import open_image
+
+        model, checkpoint = load_model(self.checkpoint, device)
+        config = checkpoint.config
+        share = list(enumerate(self.images, start=1))[rank::processes]
+        found = {}
+        for image_id, path in tqdm(share, unit="image", disable=rank > 0 or not sys.stderr.isatty()):
+            image = open_image(path, self.channel_order, config.dataset.color)
+            cells = predict(model, [(image_id, image)], config.predict)
+            found[image_id] = settled(cells, config.predict) if self.point == "pq" else cells
+            print(f"{path}: {len(found[image_id])} cells", flush=True)
+        return found
 
 
 @dataclass(frozen=True)
@@ -178,3 +195,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     return str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ Letters: N codes, H x W size of the image.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,27 +24,48 @@ def encode(masks: Sequence[Array], corners_xy: Array, size_hw: tuple[int, int]) 
     Cost grows with the windows, not with the canvas (H, W), which must contain them. Same codes as pycocotools'
     encode of the full-size mask.
     """
-    runs = [_runs(mask, int(x), int(y), size_hw) for mask, (x, y) in zip(masks, corners_xy, strict=True)]
-    if not runs:
+    if not len(masks):
         return []
-    listed = [{"size": list(size_hw), "counts": counts} for counts in runs]
-    codes: list[Code] = coco_mask.frPyObjects(listed, *size_hw)
-    return [{"size": list(size_hw), "counts": code["counts"].decode()} for code in codes]
-
-
-def _runs(mask: Array, x: int, y: int, size_hw: tuple[int, int]) -> list[int]:
-    """Lengths of the runs of 0, 1, 0, … down the columns of the canvas, from the runs of the window."""
     height, width = size_hw
-    padded = np.zeros((mask.shape[1], mask.shape[0] + 1), np.int8)
-    padded[:, :-1] = mask.T  # one row a column of the image, closed by a 0
-    columns, rows = np.nonzero(np.diff(padded, axis=1, prepend=0))
-    edges = (columns + x) * height + rows + y  # starts and ends in turn
-    joined = edges[1:-1:2] == edges[2::2]  # a run that ends at the bottom goes on at the top of the next column
-    inner = edges[1:-1].reshape(-1, 2)[~joined].ravel()
-    edges = np.concatenate([edges[:1], inner, edges[-1:]])
-    last = [height * width] if not len(edges) or edges[-1] < height * width else []
-    counts: list[int] = np.diff(np.concatenate([[0], edges, last])).astype(np.int64).tolist()
-    return counts
+    owners, edges = _joined(*_edges(masks, corners_xy, height))
+    first = np.searchsorted(owners, np.arange(len(masks) + 1)).tolist()  # edges of code n: first[n] to first[n + 1]
+    lengths = np.diff(edges, prepend=0)
+    starts = [k for k, after in pairwise(first) if after > k]
+    lengths[starts] = edges[starts]  # the first run of a code begins at the canvas's first pixel
+    listed = []
+    ends, runs = edges.tolist(), lengths.tolist()
+    for begin, after in pairwise(first):
+        last = height * width - (ends[after - 1] if after > begin else 0)
+        listed.append({"size": [height, width], "counts": runs[begin:after] + ([last] if last else [])})
+    codes: list[Code] = coco_mask.frPyObjects(listed, height, width)
+    return [{"size": [height, width], "counts": code["counts"].decode()} for code in codes]
+
+
+def _edges(masks: Sequence[Array], corners_xy: Array, height: int) -> tuple[Array, Array]:
+    """Starts and ends in turn of the runs of 1 in each column, as flat pixels of the canvas, and whose they are.
+
+    All windows lie behind each other in one array, so that numpy is called once for all and not once for each.
+    """
+    heights, widths = np.array([mask.shape for mask in masks]).T
+    sizes = (heights + 1) * widths
+    begins = np.cumsum(sizes) - sizes
+    pixels = np.zeros(1 + int(sizes.sum()), bool)
+    for mask, begin, size in zip(masks, (begins + 1).tolist(), sizes.tolist(), strict=True):
+        columns = pixels[begin : begin + size].reshape(mask.shape[1], mask.shape[0] + 1)
+        columns[:, :-1] = mask.T  # one row a column of the image, closed by a 0
+    places = np.flatnonzero(pixels[1:] != pixels[:-1])
+    owners = np.searchsorted(begins, places, side="right") - 1
+    columns, rows = np.divmod(places - begins[owners], heights[owners] + 1)
+    x, y = np.asarray(corners_xy, np.int64).T[:, owners]
+    return owners, (columns + x) * height + rows + y
+
+
+def _joined(owners: Array, edges: Array) -> tuple[Array, Array]:
+    """The edges without those where a run that ends at the bottom goes on at the top of the next column."""
+    apart = (edges[1:-1:2] != edges[2::2]) | (owners[1:-1:2] != owners[2::2])
+    kept = np.ones(len(edges), bool)
+    kept[1:-1] = np.repeat(apart, 2)
+    return owners[kept], edges[kept]
 
 
 def decode(code: Code) -> Array:

@@ -175,9 +175,11 @@ class PredictConfig:
     long_side: int = 1333
     """limit of the long side that goes with short_side"""
     tile: int = 1024
-    """larger images are predicted in tiles of this side, network pixels"""
+    """larger images are predicted in tiles of this side, network pixels; 0 takes every image whole"""
     overlap: int = 128
-    """pixels that neighbouring tiles share; should exceed the largest cell"""
+    """network pixels that neighbouring tiles share; should exceed the largest cell"""
+    tile_batch: int = 8
+    """tiles per forward pass on CUDA; elsewhere they go one at a time, as more would cost memory and save no time"""
     proposals: int = 2000
     """proposals kept per level before, and per tile after NMS"""
     score_threshold: float = 0.05
@@ -185,7 +187,7 @@ class PredictConfig:
     box_nms: float = 0.5
     """IoU over which the weaker of two boxes of one class is dropped"""
     detections: int | None = None
-    """most detections kept per image; None takes the Plan's"""
+    """most detections kept per tile, and so per image of one tile; None takes the Plan's"""
     mask_threshold: float = 0.5
     """probability over which a pixel belongs to its cell"""
     rescore: bool = True
@@ -194,6 +196,8 @@ class PredictConfig:
     """score below which a cell is not drawn at the pq operating point"""
 
     def __post_init__(self) -> None:
+        if self.tile_batch < 1:
+            raise ValueError(f"predict.tile_batch: expected at least 1, got {self.tile_batch}")
         if self.tile and self.overlap >= self.tile:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"

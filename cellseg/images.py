@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cellseg.codes import Array
-from cellseg.tif import read_tif, tif_size
+from cellseg.tif import Picture, read_tif, tif_size
 
 PERCENTILES = (0.1, 99.9)
 """of all channels together: what becomes 0 and 255 in an image of more than 8 bits"""
@@ -29,17 +29,20 @@ def read_image(path: Path, channel_order: str = "rgb", color: str = "rgb") -> Ar
     floats are mapped linearly, PERCENTILES to 0 and 255. Raises FileNotFoundError, and ValueError for a file that is
     empty, cut off, no such image, or of another depth or number of channels.
     """
-    if _kind(path) == "tif":
-        picture = read_tif(path)
-        samples = _sampled(path, picture.pixels, picture.photometric, picture.color_table)
-    else:
-        samples = _decoded(path)
+    if kind_of(path) == "tif":
+        return rendered(path, read_tif(path), channel_order, color)
+    return recolored(_three_channels(path, _decoded(path)), channel_order, color)
+
+
+def rendered(path: Path, picture: Picture, channel_order: str = "rgb", color: str = "rgb") -> Array:
+    """A tif's picture, or of 8 bits a window of it, as read_image returns it; the path is for the errors."""
+    samples = _sampled(path, picture.pixels, picture.photometric, picture.color_table)
     return recolored(_three_channels(path, samples), channel_order, color)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header; errors as read_image, as far as the header tells."""
-    if _kind(path) == "tif":
+    if kind_of(path) == "tif":
         return tif_size(path)
     try:
         with Image.open(path) as header:
@@ -64,7 +67,7 @@ def recolored(image: Array, channel_order: str = "rgb", color: str = "rgb") -> A
     return image
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """What a file is by its first bytes: names lie."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; is the name right, and the data set complete?")
@@ -115,7 +118,7 @@ def _three_channels(path: Path, samples: Array) -> Array:
     if samples.shape[2] not in (1, 3, 4) or 0 in samples.shape:
         raise _refusal(path, f"shape {samples.shape}")
     samples = _eight_bits(path, samples[:, :, :3])
-    return np.ascontiguousarray(np.broadcast_to(samples, (*samples.shape[:2], 3)))
+    return np.ascontiguousarray(samples) if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
 
 
 def _eight_bits(path: Path, samples: Array) -> Array:

@@ -76,18 +76,23 @@ class CellRCNN(MaskRCNN):
     bf16 = False
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        seeds: Sequence[int] | None = None,
+        cores: Tensor | None = None,
     ) -> Losses | list[Detections]:
         """The five losses in training; else per image boxes (N, 4), labels, scores and masks (N, M, M).
 
-        What an image's losses sample follows from its seed, or from torch's generator where there are no seeds.
+        What an image's losses sample follows from its seed, or from torch's generator where there are no seeds. With
+        cores (B, 4) xyxy, network pixels, only detections whose centres lie in their image's core are returned.
         """
         batch, network_targets = self.transform(images, targets, seeds)
         with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.backbone(batch.tensors)
         features = {name: each.float() for name, each in features.items()}
         proposals, rpn_losses = self.rpn(batch, features, network_targets)
-        detections, losses = self.roi_heads(features, proposals, batch.image_sizes, network_targets)
+        detections, losses = self.roi_heads(features, proposals, batch.image_sizes, network_targets, cores)
         return {**losses, **rpn_losses} if self.training else detections
 
 

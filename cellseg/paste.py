@@ -1,41 +1,66 @@
-"""Mask probabilities in a box -> run-length code: sub-pixel, and local to the box.
+"""Mask probabilities in a box -> run-length code: sub-pixel, local to the box, drawn where the masks are.
 
-Letters: N detections, M side of a mask, H x W size of the image.
+Letters: N detections, n of them drawn at once, M side of a mask, h x w size of a window, H x W size of the image.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cellseg.codes import Array, Code, encode
 
+PIXELS_AT_ONCE = 2**20
+"""of the windows that are drawn together: 4 MB, which malloc keeps; more would come from the system each time"""
 
-def paste(masks: Array, boxes_xyxy: Array, size_hw: tuple[int, int], threshold: float = 0.5) -> list[Code]:
-    """Run-length codes of N masks (N, M, M), 0..1, in boxes (N, 4) float, original pixels.
+
+def paste(masks: Tensor, boxes_xyxy: Tensor, size_hw: tuple[int, int], threshold: float = 0.5) -> list[Code]:
+    """Run-length codes of N masks (N, M, M) float32, 0..1, in boxes (N, 4), original pixels.
 
     A pixel belongs to a cell when its centre lies in the box and the mask, bilinear between bin centres, exceeds the
-    threshold there. No canvas of the image's size is made. A mask without such a pixel gives an empty code.
+    threshold, 0 or more, there. No canvas of the image's size is made. A mask without such a pixel gives an empty code.
     """
-    windows, corners = [], np.zeros((len(masks), 2), np.int64)
-    for n, (mask, corner) in enumerate(_windows(masks, boxes_xyxy, size_hw)):
-        windows.append(mask > threshold)
-        corners[n] = corner
-    return encode(windows, corners, size_hw)
+    boxes = boxes_xyxy.cpu().numpy().astype(np.float64)
+    first = np.maximum(np.ceil(boxes[:, :2] - 0.5), 0).astype(np.int64)  # the first pixel whose centre is in the box
+    last = np.minimum(np.ceil(boxes[:, 2:] - 0.5), size_hw[::-1]).astype(np.int64)
+    sizes = np.maximum(last - first, 0)  # (N, 2), w and h of the windows
+    windows: list[Array] = [np.empty(0)] * len(boxes)
+    for chosen in _alike(sizes.max(axis=1, initial=0), masks.shape[-1]):
+        across, down = (
+            _weights(boxes[chosen, axis], boxes[chosen, axis + 2], first[chosen, axis], sizes[chosen, axis], masks)
+            for axis in (0, 1)
+        )
+        drawn = down @ masks[torch.from_numpy(chosen).to(masks.device)] @ across.mT  # (n, h, w)
+        inside = (drawn > threshold).cpu().numpy()
+        for n, window, (width, height) in zip(chosen, inside, sizes[chosen], strict=True):
+            windows[n] = window[:height, :width]
+    return encode(windows, first, size_hw)
 
 
-def _windows(masks: Array, boxes_xyxy: Array, size_hw: tuple[int, int]) -> Iterator[tuple[Array, tuple[int, int]]]:
-    """Per detection: probabilities (h, w) at the pixel centres in its box, and its top left pixel (x, y)."""
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes_xyxy.astype(np.float64), strict=True):
-        left, across = _weights(x1, x2, size_hw[1], mask.shape[1])
-        top, down = _weights(y1, y2, size_hw[0], mask.shape[0])
-        yield down @ mask @ across.T, (left, top)
+def _alike(sides: Array, least: int) -> Iterator[Array]:
+    """Indices of all windows by falling side, in parts that make no more than PIXELS_AT_ONCE where one alone does not.
+
+    One huge cell would otherwise make a huge window of each; `least` is the side that the masks have anyway.
+    """
+    order = np.argsort(-sides, kind="stable")
+    begin = 0
+    while begin < len(order):
+        count = max(1, PIXELS_AT_ONCE // max(int(sides[order[begin]]), least) ** 2)
+        yield order[begin : begin + count]
+        begin += count
 
 
-def _weights(start: float, end: float, limit: int, side: int) -> tuple[int, Array]:
-    """First pixel whose centre lies in [start, end), and the weights (pixels, M) of the bins at each centre."""
-    first = max(int(np.ceil(start - 0.5)), 0)
-    last = min(int(np.ceil(end - 0.5)), limit)
-    centres = np.arange(first, max(last, first)) + 0.5
-    bins = np.clip((centres - start) / max(end - start, 1e-6) * side - 0.5, 0, side - 1)
-    distance = np.abs(bins[:, None] - np.arange(side)[None, :])
-    return first, np.clip(1 - distance, 0, None).astype(np.float32)
+def _weights(start: Array, end: Array, first: Array, counts: Array, masks: Tensor) -> Tensor:
+    """Weights (n, pixels, M) of the bins at the centres of `counts` pixels from `first`; zero after the last one."""
+    side = masks.shape[-1]
+    steps = np.arange(counts.max())
+    centres = first[:, None] + steps + 0.5  # (n, pixels)
+    extent = np.maximum(end - start, 1e-6)[:, None]
+    bins = np.clip((centres - start[:, None]) / extent * side - 0.5, 0, side - 1)
+    left = np.minimum(bins.astype(np.int64), side - 2)
+    share = bins - left
+    shares = (np.stack([1 - share, share], axis=2) * (steps < counts[:, None])[:, :, None]).astype(np.float32)
+    places = torch.from_numpy(np.stack([left, left + 1], axis=2)).to(masks.device)
+    weights = masks.new_zeros((*bins.shape, side))
+    return weights.scatter_(2, places, torch.from_numpy(shares).to(weights))

@@ -20,6 +20,9 @@ Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detections = dict[str, Tensor]
 
+ROI_STEP = 16
+"""masks are predicted for a multiple of so many RoIs"""
+
 
 def mask_targets(label_maps: Tensor, labels: Tensor, ids: Tensor, boxes_xyxy: Tensor, side: int) -> Tensor:
     """Share (P, M, M) float32, 0..1, of cell (labels[p], ids[p]) at the bin centres of boxes (P, 4) in map pixels.
@@ -69,6 +72,12 @@ class Samples(NamedTuple):
     aims: Tensor  # (R, 4) box deltas to the cell
 
 
+def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
+    """Which boxes (N, 4) have their centres in the core (4,) xyxy, half-open, (N,) bool."""
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    return ((centres >= core[:2]) & (centres < core[2:])).all(dim=1)
+
+
 class CellRoIHeads(RoIHeads):
     """torchvision's RoIHeads with NetworkTargets instead of N full-size masks."""
 
@@ -80,14 +89,23 @@ class CellRoIHeads(RoIHeads):
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
         targets: Sequence[NetworkTarget] | None = None,
+        cores: Tensor | None = None,
     ) -> tuple[list[Detections], Losses]:
-        """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise."""
+        """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise.
+
+        Masks are made for detections whose centres lie in the cores (images, 4), and the others are left out.
+        """
         if self.training:
             if targets is None:
                 raise ValueError("roi_heads: expected targets in training, got None")
             return [], self._losses(features, proposals, image_shapes, targets)
         class_logits, box_regression = self._box_branch(features, proposals, image_shapes)
         boxes, scores, labels = self.postprocess_detections(class_logits, box_regression, proposals, image_shapes)
+        if cores is not None:
+            kept = [centred_in(each, core) for each, core in zip(boxes, cores, strict=True)]
+            boxes, scores, labels = (
+                [each[owned] for each, owned in zip(values, kept, strict=True)] for values in (boxes, scores, labels)
+            )
         logits = self._mask_branch(features, boxes, image_shapes)
         masks = maskrcnn_inference(logits, labels)
         return [
@@ -146,6 +164,9 @@ class CellRoIHeads(RoIHeads):
 
     def _mask_branch(self, features: Features, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         pooled = self.mask_roi_pool(features, boxes, image_shapes)
+        count = len(pooled)
+        if not self.training:  # a CPU keeps code for every number of RoIs that it meets, some MB each
+            pooled = F.pad(pooled, (0, 0, 0, 0, 0, 0, 0, -count % ROI_STEP))
         with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.mask_predictor(self.mask_head(pooled))
+            logits: Tensor = self.mask_predictor(self.mask_head(pooled))[:count]
         return logits.float()

@@ -36,33 +36,43 @@ def read_tif(path: Path) -> Picture:
 
     Raises FileNotFoundError, and ValueError for a file that is cut off, damaged, or not one picture.
     """
-    with _opened(path) as (series, axes):
+    with opened(path) as (series, axes):
         pixels = series.asarray().reshape(
             [n for name, n in zip(series.axes, series.shape, strict=True) if name in axes]
         )
-        photometric = tifffile.PHOTOMETRIC(series.keyframe.photometric).name
-        if photometric == "YCBCR" and series.keyframe.compression == tifffile.COMPRESSION.JPEG:
-            photometric = "RGB"  # the JPEG decoder has converted it
         if axes in ("SYX", "CYX"):
             pixels = np.moveaxis(pixels, 0, -1)
-        return Picture(pixels, photometric, series.keyframe.colormap)
+        return Picture(pixels, photometric_of(series.keyframe), series.keyframe.colormap)
 
 
 def tif_size(path: Path) -> tuple[int, int]:
     """(height, width) of the picture of a tif, from its header; errors as read_tif."""
-    with _opened(path) as (series, _):
+    with opened(path) as (series, _):
         return series.shape[series.axes.index("Y")], series.shape[series.axes.index("X")]
 
 
+def photometric_of(page: tifffile.TiffPage) -> str:
+    """How decoded samples of a page mean colours, as in Picture."""
+    name: str = tifffile.PHOTOMETRIC(page.photometric).name
+    if name == "YCBCR" and page.compression == tifffile.COMPRESSION.JPEG:
+        return "RGB"  # the JPEG decoder has converted it
+    return name
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[tifffile.TiffPageSeries, str]]:
-    """The one series of a tif that is whole, and its axes without those of length 1."""
+def opened(path: Path) -> Iterator[tuple[tifffile.TiffPageSeries, str]]:
+    """The one series of a tif that is whole, and its axes without those of length 1.
+
+    Smaller copies of the picture, as a pyramid has them, are no pictures of their own. Errors as read_tif, also those
+    of the body.
+    """
     try:
         with tifffile.TiffFile(path) as tif:
             _check_whole(tif)
-            if len(tif.series) != 1:
-                raise ValueError(f"{len(tif.series)} pictures")
-            series = tif.series[0]
+            pictures = [series for series in tif.series if not series.keyframe.is_reduced]
+            if len(pictures) != 1:
+                raise ValueError(f"{len(pictures)} pictures")
+            (series,) = pictures
             lengths = zip(series.axes, series.shape, strict=True)
             axes = "".join(name for name, length in lengths if length != 1 or name in "YX")
             if axes not in PLANES:
@@ -71,10 +81,13 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffPageSeries, str]]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; is the name right, and the data set complete?") from None
     except Exception as error:  # tifffile and its decoders raise errors of a dozen kinds
-        found = " ".join(f"{error}".split())[:120] or type(error).__name__
-        raise ValueError(
-            f"{path}: expected a whole tif of one picture, found {found}; copy or save it again"
-        ) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The refusal, in one line, of a file that a decoder stumbled over."""
+    found = " ".join(f"{error}".split())[:120] or type(error).__name__
+    return ValueError(f"{path}: expected a whole tif of one picture, found {found}; copy or save it again")
 
 
 def _check_whole(tif: tifffile.TiffFile) -> None:

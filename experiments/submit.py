@@ -46,8 +46,8 @@ def main() -> int:
     from cellseg.device import device_of
     from cellseg.experiment import last_checkpoint
     from cellseg.export import write_submission
-    from cellseg.images import read_image
     from cellseg.predict import predict
+    from cellseg.slides import open_image
 
     path = options.checkpoint
     if path is None:
@@ -58,7 +58,7 @@ def main() -> int:
     order = checkpoint.plan.channel_order if options.channel_order == "auto" else options.channel_order
     print(f"checkpoint {path} (epoch {checkpoint.epoch}), {len(images)} images, files read as {order}", file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
-    read = ((each.image_id, read_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
+    read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
     results = predict(model, read, checkpoint.config.predict)
     listed = [
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}

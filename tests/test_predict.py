@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,14 +10,20 @@ from torch import nn
 from cellseg.codes import decode
 from cellseg.config import PredictConfig
 from cellseg.model import build_model
-from cellseg.predict import Detections, detect, mask_certainty, predict, settled, tiles, to_results
+from cellseg.predict import detect, detect_tiles, mask_certainty, predict, to_results
+from cellseg.roi_heads import centred_in
+from cellseg.seams import Detections
+from cellseg.tiles import tiles
 
 WHOLE = PredictConfig(zoom=1.0, tile=0, detections=1000, rescore=False)
 TILED = replace(WHOLE, tile=64, overlap=32)
 
 
 class SquareFinder(nn.Module):
-    """Finds the lit squares of an image by their red; their blue is the class, their red / 255 the score."""
+    """Finds the lit squares of an image by their red; their blue is the class, their red / 255 the score.
+
+    As the network, it keeps what lies in the core and no more than its cap.
+    """
 
     def __init__(self, certainty=1.0):
         super().__init__()
@@ -28,22 +33,28 @@ class SquareFinder(nn.Module):
         self.roi_heads = SimpleNamespace(score_thresh=0.0, nms_thresh=0.0, detections_per_img=0)
         self.shapes = []
 
-    def forward(self, images):
-        (image,) = images
+    def forward(self, images, cores):
+        found = [self.squares(image) for image in images]
+        kept = [centred_in(each["boxes"], core) for each, core in zip(found, cores, strict=True)]
+        cap = self.roi_heads.detections_per_img
+        return [
+            {name: values[:cap][owned[:cap]] for name, values in each.items()}
+            for each, owned in zip(found, kept, strict=True)
+        ]
+
+    def squares(self, image):
         self.shapes.append(tuple(image.shape[1:]))
         red, _, blue = image.numpy()
         found = ndimage.find_objects(ndimage.label(red > 127)[0])
         boxes = [[x.start, y.start, x.stop, y.stop] for y, x in found]
         scores = [float(red[y, x].max()) / 255 for y, x in found]
         order = np.argsort(scores)[::-1].copy()
-        return [
-            {
-                "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)[order],
-                "labels": torch.tensor([int(blue[y, x].max()) for y, x in found], dtype=torch.int64)[order],
-                "scores": torch.tensor(scores, dtype=torch.float32)[order],
-                "masks": torch.full((len(found), 28, 28), self.certainty),
-            }
-        ]
+        return {
+            "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)[order],
+            "labels": torch.tensor([int(blue[y, x].max()) for y, x in found], dtype=torch.int64)[order],
+            "scores": torch.tensor(scores, dtype=torch.float32)[order],
+            "masks": torch.full((len(found), 28, 28), self.certainty),
+        }
 
 
 def scene(*squares, size_hw=(100, 120)):
@@ -99,7 +110,7 @@ def test_no_image_and_no_cell_give_no_result():
         assert found_in(scene(), config) == []
 
 
-@pytest.mark.parametrize("config", [WHOLE, replace(WHOLE, tile=64, overlap=60)])
+@pytest.mark.parametrize("config", [WHOLE, replace(WHOLE, tile=64, overlap=48)])
 def test_at_zoom_2_the_same_pixels_are_found(config):
     image = scene((10, 20, 12, 3, 204), (30, 60, 14, 1, 250), (88, 108, 12, 2, 230))
     at_zoom_1, at_zoom_2 = found_in(image), found_in(image, replace(config, zoom=2.0))
@@ -109,9 +120,8 @@ def test_at_zoom_2_the_same_pixels_are_found(config):
 
 def test_the_network_sees_the_zoomed_image():
     model = SquareFinder()
-    detect(model, scene(), replace(WHOLE, zoom=0.5))
-    detect(model, scene(), replace(WHOLE, zoom=None))
-    detect(model, scene(), replace(WHOLE, short_side=50))
+    for values in ({"zoom": 0.5}, {"zoom": None}, {"short_side": 50}):
+        list(detect(model, scene(), replace(WHOLE, **values)))
     assert model.shapes == [(50, 60), (100, 120), (50, 60)]
 
 
@@ -134,30 +144,13 @@ def test_a_cell_is_found_wherever_it_lies_among_the_tiles():
 
 def test_a_cell_on_a_seam_that_each_tile_sees_on_the_other_s_side_is_found_once():
     class Unsure(SquareFinder):
-        def forward(self, images):
-            (found,) = super().forward(images)
-            shift = 0.6 if len(self.shapes) == 1 else -0.6
-            return [{**found, "boxes": found["boxes"] + torch.tensor([shift, 0, shift, 0])}]
+        def squares(self, image):
+            found = super().squares(image)
+            shift = 1.9 if len(self.shapes) == 1 else -1.9
+            return {**found, "boxes": found["boxes"] + torch.tensor([shift, 0, shift, 0])}
 
     image = scene((20, 42, 12, 1, 200), size_hw=(64, 96))  # centred on x = 48, the seam of 0..64 and 32..96
     assert len(predict(Unsure(), [(1, image)], TILED)) == 1
-
-
-@pytest.mark.parametrize("length", [65, 96, 97, 128, 200, 1000])
-def test_tiles_cover_an_image_and_their_cores_too(length):
-    spans = [(rows, core[1], core[3]) for rows, _, core in tiles((length, 30), TILED)]
-    assert (spans[0][0].start, spans[-1][0].stop) == (0, length)
-    assert all(rows.stop - rows.start == 64 for rows, _, _ in spans)
-    assert all(a.stop - b.start >= 32 for (a, _, _), (b, _, _) in pairwise(spans))
-    for y in np.arange(0, length + 0.5, 0.5):
-        owners = [rows for rows, low, high in spans if low <= y < high]
-        assert 1 <= len(owners) <= 2
-        assert all(rows.start <= y <= rows.stop for rows in owners)
-
-
-def test_an_image_of_one_tile_is_not_cut():
-    (only,) = tiles((64, 64), TILED)
-    assert only[:2] == (slice(0, 64), slice(0, 64))
 
 
 @pytest.mark.parametrize("overlap", [64, 80])
@@ -166,20 +159,24 @@ def test_tiles_that_overlap_by_all_of_their_side_are_refused(overlap):
         replace(TILED, overlap=overlap)
 
 
-@pytest.mark.parametrize("config", [WHOLE, TILED])
-def test_the_best_detections_are_kept_up_to_the_cap(config):
+def test_the_best_detections_of_a_tile_are_kept_up_to_the_cap():
     image, count = grid()
-    kept = found_in(image, replace(config, detections=10))
+    kept = found_in(image, replace(WHOLE, detections=10))
     assert [round(r["score"] * 255) for r in kept] == list(range(127 + count, 117 + count, -1))
 
 
+def test_a_large_image_is_not_cut_to_the_cap_of_one_tile():
+    image, count = grid()
+    assert len(found_in(image, replace(TILED, detections=20))) == count > 20
+
+
 def test_more_than_100_detections_survive():
-    assert len(found_in(grid()[0], replace(WHOLE, detections=None))) == grid()[1] > 100
+    assert len(found_in(grid()[0], replace(WHOLE, detections=1000))) == grid()[1] > 100
 
 
 def test_the_operating_point_is_that_of_the_config():
     model = SquareFinder()
-    detect(model.train(), scene(), PredictConfig(proposals=7, score_threshold=0.2, box_nms=0.3, detections=5))
+    list(detect(model.train(), scene(), PredictConfig(proposals=7, score_threshold=0.2, box_nms=0.3, detections=5)))
     assert (model.rpn._pre_nms_top_n["testing"], model.rpn._post_nms_top_n["testing"]) == (7, 7)
     heads = model.roi_heads
     assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_img) == (0.2, 0.3, 5)
@@ -195,14 +192,13 @@ def test_scores_are_multiplied_by_the_certainty_of_the_mask():
 
 def test_rescored_detections_are_sorted_anew():
     class Uneven(SquareFinder):
-        def forward(self, images):
-            (found,) = super().forward(images)
-            found["masks"] = torch.stack([torch.full((28, 28), 0.6), torch.full((28, 28), 1.0)])
-            return [found]
+        def squares(self, image):
+            masks = torch.stack([torch.full((28, 28), 0.6), torch.full((28, 28), 1.0)])
+            return {**super().squares(image), "masks": masks}
 
     image = scene((10, 20, 12, 1, 255), (50, 20, 12, 2, 200))
-    results = predict(Uneven(), [(1, image)], replace(WHOLE, rescore=True, detections=1))
-    assert [r["category_id"] for r in results] == [2]  # 200 / 255 > 0.6
+    results = predict(Uneven(), [(1, image)], replace(WHOLE, rescore=True))
+    assert [r["category_id"] for r in results] == [2, 1]  # 200 / 255 > 0.6
 
 
 def test_the_certainty_is_the_mean_inside_the_mask():
@@ -227,7 +223,7 @@ def test_a_real_network_gives_the_same_results_twice(micro):
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
     first, second = (predict(model, [(4, image)], config) for _ in range(2))
     assert first == second
-    assert 0 < len(first) <= 15
+    assert 15 < len(first) <= 9 * 15  # so many of each tile
     scores = [result["score"] for result in first]
     assert scores == sorted(scores, reverse=True)
     for result in first:
@@ -236,65 +232,83 @@ def test_a_real_network_gives_the_same_results_twice(micro):
         assert 0 <= y <= y + height <= 60.01
 
 
-def result(score, label, y, x, height, width, size_hw=(20, 20)):
-    found = detections((x, y, x + width, y + height), scores=[score], labels=[label])
-    (only,) = to_results(found, 1, size_hw, WHOLE)
-    return only
+@pytest.fixture(scope="module")
+def untrained(micro):
+    """The micro network, which finds cells in noise, and a config with tiles of it."""
+    torch.manual_seed(0)
+    config = PredictConfig(zoom=1.0, tile=64, overlap=32, proposals=20, score_threshold=0.0, detections=15)
+    return build_model(micro), config, np.random.default_rng(0).integers(0, 256, (64, 130, 3), dtype=np.uint8)
 
 
-def test_the_higher_score_wins_a_pixel_also_across_classes():
-    low, high = result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)
-    for order in ([low, high], [high, low]):
-        label_maps, cells = settled(order, 4, (20, 20), WHOLE)
-        assert [cell["score"] for cell in cells] == pytest.approx([0.9, 0.6])
-        assert [(label_maps == k).sum() for k in (1, 2)] == [100, 75]
-        assert (label_maps[1] == 1).sum() == 100
-        assert (label_maps[0] == 2).sum() == 75
-        assert (label_maps > 0).sum(axis=0).max() == 1
+def test_tiles_in_one_forward_pass_give_what_each_gives_alone(untrained):
+    model, config, image = untrained
+    list(detect(model, image, config))  # sets the operating point
+    batch = list(tiles(image.shape[:2], config))[:3]
+    windows = [tile.read(image) for tile in batch]
+    together = detect_tiles(model, windows, batch, config)
+    alone = [detect_tiles(model, [window], [tile], config)[0] for window, tile in zip(windows, batch, strict=True)]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.allclose(one.boxes, other.boxes, atol=1e-4)
+        assert torch.allclose(one.scores, other.scores, atol=1e-5)
+        assert torch.allclose(one.masks, other.masks, atol=1e-4)
 
 
-def test_redrawn_codes_are_the_cells_of_the_label_maps():
-    rng = np.random.default_rng(0)
-    results = [
-        result(*values)
-        for values in zip(
-            rng.uniform(0.5, 1, 60),
-            rng.integers(1, 5, 60),
-            *rng.integers(0, 15, (2, 60)),
-            *rng.integers(1, 6, (2, 60)),
-            strict=True,
-        )
-    ]
-    before = [dict(each) for each in results]
-    label_maps, cells = settled(results, 4, (20, 20), WHOLE)
-    assert results == before
-    assert label_maps.dtype == np.int32
-    assert label_maps.max() == len(cells) < 60  # some are covered wholly
-    for number, cell in enumerate(cells, start=1):
-        assert np.array_equal(decode(cell["segmentation"]), label_maps[cell["category_id"] - 1] == number)
-    assert [cell["score"] for cell in cells] == sorted((cell["score"] for cell in cells), reverse=True)
+def test_masks_are_made_for_what_a_tile_keeps_alone(untrained, monkeypatch):
+    model, config, image = untrained
+    counts = []
+    branch = model.roi_heads._mask_branch
+
+    def counted(features, boxes, shapes):
+        counts.append(sum(map(len, boxes)))
+        return branch(features, boxes, shapes)
+
+    monkeypatch.setattr(model.roi_heads, "_mask_branch", counted)
+    list(detect(model, image, config))
+    first = next(tiles(image.shape[:2], config))
+    model([torch.from_numpy(first.read(image)).permute(2, 0, 1)])
+    *owned, everything = counts
+    assert len(owned) == 4
+    assert owned[0] < everything == 15
 
 
-def test_a_covered_cell_vanishes():
-    label_maps, cells = settled([result(0.6, 1, 4, 4, 3, 3), result(0.9, 2, 0, 0, 10, 10)], 4, (20, 20), WHOLE)
-    assert [cell["category_id"] for cell in cells] == [2]
-    assert np.unique(label_maps).tolist() == [0, 1]
+class Watched:
+    """An image that keeps the sizes of the windows that are read, as a file would."""
+
+    def __init__(self, pixels):
+        self.pixels, self.shape, self.sizes = pixels, pixels.shape, []
+
+    def __getitem__(self, window):
+        self.sizes.append(self.pixels[window].shape[:2])
+        return self.pixels[window]
 
 
-def test_cells_under_the_threshold_neither_appear_nor_cover():
-    config = replace(WHOLE, pq_threshold=0.75)
-    label_maps, cells = settled([result(0.75, 1, 0, 0, 5, 5), result(0.74, 2, 10, 10, 5, 5)], 4, (20, 20), config)
-    assert [cell["category_id"] for cell in cells] == [1]
-    assert not label_maps[1].any()
+def test_of_an_image_no_window_larger_than_a_tile_is_read_and_each_once():
+    image, count = grid()
+    watched = Watched(image)
+    assert len(found_in(watched, TILED)) == count
+    assert watched.sizes == [(64, 64)] * 30
 
 
-def test_nothing_settles_to_empty_label_maps():
-    label_maps, cells = settled([], 3, (5, 7), WHOLE)
-    assert label_maps.shape == (3, 5, 7)
-    assert not label_maps.any()
-    assert cells == []
+def test_no_more_than_one_batch_of_tiles_is_read_ahead():
+    watched = Watched(np.zeros((640, 64, 3), np.uint8))
+    rows = detect(SquareFinder(), watched, TILED)
+    next(rows)
+    assert len(watched.sizes) <= 3
+    rows.close()
 
 
-def test_a_point_that_is_settled_stays_as_it_is():
-    _, once = settled([result(0.6, 1, 0, 0, 10, 10), result(0.9, 2, 5, 5, 10, 10)], 4, (20, 20), WHOLE)
-    assert settled(once, 4, (20, 20), WHOLE)[1] == once
+def test_a_failure_to_read_is_the_caller_s_to_see():
+    class Broken(Watched):
+        def __getitem__(self, window):
+            raise ValueError("slide.tif: a damaged part")
+
+    with pytest.raises(ValueError, match="a damaged part"):
+        found_in(Broken(scene()), TILED)
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (64, 150), (150, 40), (5, 3)])
+def test_images_of_one_row_one_column_or_less_than_a_tile_are_as_the_whole(size_hw):
+    image = scene((1, 1, 2, 1, 200), size_hw=size_hw)
+    image[-2:, -2:] = (250, 0, 3)
+    assert found_in(image, TILED) == found_in(image)
