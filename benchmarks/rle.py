@@ -36,7 +36,7 @@ def cases(quick: bool) -> list[Case]:
 def case_of(count: int, size_hw: tuple[int, int]) -> Case:
     """The codes of one image's detections."""
     masks, boxes = detections(count, size_hw)
-    ours = partial(paste, masks, boxes, size_hw)
+    ours = partial(paste, torch.from_numpy(masks), torch.from_numpy(boxes), size_hw)
     return Case(
         count,
         ours,
