@@ -16,10 +16,14 @@ SURE = 0.1
 
 
 def compared(
-    ours: Sequence[Result], theirs: Sequence[Result] | None, size_hw: tuple[int, int], config: PredictConfig
+    ours: Sequence[Result],
+    theirs: Sequence[Result] | None,
+    size_hw: tuple[int, int],
+    config: PredictConfig,
+    stride: int,
 ) -> dict[str, Any]:
     """Cells over the pq threshold: how many, doubled, cut by a tile, and F1 against those of the whole."""
-    lines = borders(size_hw, config)
+    lines = borders(size_hw, config, stride)
     drawn = [result for result in ours if result["score"] >= config.pq_threshold]
     notes: dict[str, Any] = {"cells": len(drawn), "doubled": doubled(drawn)}
     if theirs is None:
@@ -47,12 +51,13 @@ def f1(ours: Sequence[Result], theirs: Sequence[Result], config: PredictConfig, 
     return 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)
 
 
-def borders(size_hw: tuple[int, int], config: PredictConfig) -> tuple[Array, Array]:
+def borders(size_hw: tuple[int, int], config: PredictConfig, stride: int) -> tuple[Array, Array]:
     """Where tiles begin or end within an image, x and y."""
-    found = list(tiles(size_hw, config))
-    columns = {edge for tile in found for edge in (tile.columns.start, tile.columns.stop)} - {0, size_hw[1]}
-    lines = {edge for tile in found for edge in (tile.rows.start, tile.rows.stop)} - {0, size_hw[0]}
-    return np.array(sorted(columns)), np.array(sorted(lines))
+    found = list(tiles(size_hw, config, stride))
+    whole_hw, (across, down) = found[0].whole_hw, found[0].scale_xy
+    columns = {edge for tile in found for edge in (tile.columns.start, tile.columns.stop)} - {0, whole_hw[1]}
+    lines = {edge for tile in found for edge in (tile.rows.start, tile.rows.stop)} - {0, whole_hw[0]}
+    return np.array(sorted(columns)) / across, np.array(sorted(lines)) / down
 
 
 def neighbours(one: Sequence[Result], other: Sequence[Result]) -> Iterator[tuple[int, Array, Array]]:

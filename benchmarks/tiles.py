@@ -43,7 +43,8 @@ BLOCK_HW = (1000, 1100)
 
 def rows(sides: Sequence[int], checkpoint: Path) -> list[Row]:
     """A row for each side of a picture in pixels: ours streams it in tiles, theirs is the same network on the whole."""
-    config = load(checkpoint).config.predict
+    loaded = load(checkpoint).config
+    config, stride = loaded.predict, loaded.model.coarsest_stride
     found: list[Row] = []
     with TemporaryDirectory() as folder:
         for side in sides:
@@ -52,7 +53,7 @@ def rows(sides: Sequence[int], checkpoint: Path) -> list[Row]:
             ours = in_child(checkpoint, path, "tiled")
             theirs = in_child(checkpoint, path, "whole") if fits(side) else None
             first = found[0] if found else None
-            notes = compared(ours["results"], theirs["results"] if theirs else None, (side, side), config)
+            notes = compared(ours["results"], theirs["results"] if theirs else None, (side, side), config, stride)
             if theirs and not first:
                 again = in_child(checkpoint, path, "again")
                 notes["f1_of_two_wholes"] = f1(theirs["results"], again["results"], config, 0.0)

@@ -15,6 +15,7 @@ import numpy as np
 
 from cellseg.codes import Array
 from cellseg.config import AugmentConfig
+from cellseg.resampling import network_size, resized
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it asks the package index otherwise
 
@@ -41,20 +42,6 @@ def random_view(
         height, width = (config.crop if abs(side - config.crop) <= near else side for side in size_hw)
         size_hw = height, width
     return _recolored(resized(image, size_hw), config, photometric), np.ascontiguousarray(label_maps)
-
-
-def network_size(size_hw: Sequence[int], scale: float) -> tuple[int, int]:
-    """Height and width at `scale` network pixels a pixel, at least one each."""
-    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
-
-
-def resized(image: Array, size_hw: Sequence[int]) -> Array:
-    """The image (H, W, 3) at another size; pixel areas stay aligned."""
-    if image.shape[:2] == tuple(size_hw):
-        return image
-    interpolation = cv2.INTER_AREA if size_hw[0] < image.shape[0] else cv2.INTER_LINEAR
-    other: Array = cv2.resize(image, (size_hw[1], size_hw[0]), interpolation=interpolation)
-    return other
 
 
 def _window(size_hw: Sequence[int], crop: int, scale: float, rng: np.random.Generator) -> tuple[slice, slice]:

@@ -126,6 +126,11 @@ class ModelConfig:
         """FPN levels that carry anchors."""
         return self.stages + self.extra_level
 
+    @property
+    def coarsest_stride(self) -> int:
+        """Network pixels from one place of the last level to the next."""
+        return int(4 * 2 ** (self.levels - 1))
+
 
 @dataclass(frozen=True)
 class TrainConfig:

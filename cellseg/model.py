@@ -116,7 +116,7 @@ def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
     )
     model.rpn = _cell_rpn(model, config)
     model.roi_heads = _cell_roi_heads(model, config)
-    model.transform = CellTransform(config, divisor=4 * 2 ** (levels - 1))
+    model.transform = CellTransform(config, divisor=config.coarsest_stride)
     _refuse_too_many(model, config)
     if pretrained:
         log.info("weights: %s", load_pretrained(model, config))

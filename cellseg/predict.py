@@ -6,7 +6,7 @@ Letters: N detections, M side of a mask, h x w size of a tile, H x W original si
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ def detect(model: CellRCNN, image: Image, config: PredictConfig) -> Iterator[Det
     model.eval()
     set_operating_point(model, config)
     on_cuda = next(model.parameters()).device.type == "cuda"
-    batches = _batches(tiles(image.shape[:2], config), config.tile_batch if on_cuda else 1)
+    every = tiles(image.shape[:2], config, model.transform.divisor)
+    batches = _batches(every, config.tile_batch if on_cuda else 1)
     found = (
         pair
         for batch, windows in _read_ahead(image, batches)
@@ -59,7 +60,7 @@ def detect_tiles(
     kept = []
     for tile, found in zip(batch, model(images, cores=cores), strict=True):
         boxes, scores, masks = found["boxes"], found["scores"], found["masks"]
-        boxes = boxes / boxes.new_tensor(tile.scale_xy * 2) + boxes.new_tensor(tile.corner_xy * 2)
+        boxes = (boxes + boxes.new_tensor(tile.corner_xy * 2)) / boxes.new_tensor(tile.scale_xy * 2)
         if config.rescore:
             scores = scores * mask_certainty(masks, config.mask_threshold)
         kept.append(Detections(boxes, found["labels"], scores, masks))
@@ -100,9 +101,10 @@ def _on_device(window: Array, device: torch.device) -> Tensor:
 
 
 def _batches(every: Iterable[Tile], count: int) -> Iterator[list[Tile]]:
-    left = iter(every)
-    while batch := list(islice(left, count)):
-        yield batch
+    """At most `count` neighbours of one size together: a larger one would have the others padded."""
+    for _, alike in groupby(every, key=lambda tile: tile.network_hw):
+        while batch := list(islice(alike, count)):
+            yield batch
 
 
 def _read_ahead(image: Image, batches: Iterable[list[Tile]]) -> Iterator[tuple[list[Tile], list[Array]]]:

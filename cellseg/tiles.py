@@ -1,6 +1,7 @@
 """An image -> the tiles in which a network sees it, and which of them keeps a detection.
 
-Tiles are windows of whole image pixels, each resized on its own, as a training view is: no larger picture is ever made.
+A tile is a window of the image at network size, which is never made as a whole: its pixels are those that it would have
+there. It begins at a multiple of the network's coarsest stride, so that a cell is seen in a tile as it is in the whole.
 Letters: H x W size of an image, h x w of a window.
 """
 
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from cellseg.augment import network_size, resized
 from cellseg.codes import Array
 from cellseg.config import PredictConfig
+from cellseg.resampling import Part, network_size, resized
 from cellseg.slides import Image
 
 MARGIN = 1 / 8
@@ -19,68 +20,73 @@ MARGIN = 1 / 8
 leaves it to the other it is lost; found by both, one of the two is dropped (`seams.py`)"""
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Tile:
-    """A window of an image."""
+    """A window of an image at network size."""
 
     rows: slice
     columns: slice
-    network_hw: tuple[int, int]
-    """its size as the network sees it"""
-    core: tuple[float, float, float, float]
+    """network pixels"""
+    image_hw: tuple[int, int]
+    whole_hw: tuple[int, int]
+    """size of the image, and its size at network size"""
+    core: Box
     """xyxy, image pixels: the tile keeps a detection whose centre lies in it"""
-    alone: tuple[float, float, float, float]
+    alone: Box
     """xyxy, image pixels: no other tile sees a box that lies in it"""
 
     @property
+    def network_hw(self) -> tuple[int, int]:
+        """Its size as the network sees it."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
     def corner_xy(self) -> tuple[int, int]:
-        """Its top left pixel."""
+        """Its top left network pixel."""
         return self.columns.start, self.rows.start
 
     @property
     def scale_xy(self) -> tuple[float, float]:
         """Network pixels per image pixel."""
-        height, width = self.network_hw
-        return width / (self.columns.stop - self.columns.start), height / (self.rows.stop - self.rows.start)
+        return self.whole_hw[1] / self.image_hw[1], self.whole_hw[0] / self.image_hw[0]
 
     @property
     def network_core(self) -> list[float]:
-        """The core xyxy in network pixels of the tile."""
+        """The core xyxy in network pixels from the tile's corner on."""
         places = zip(self.core, self.corner_xy * 2, self.scale_xy * 2, strict=True)
-        return [(edge - corner) * scale for edge, corner, scale in places]
+        return [edge * scale - corner for edge, corner, scale in places]
 
     def read(self, image: Image) -> Array:
-        """The image's pixels under the tile at network size."""
-        return resized(image[self.rows, self.columns], self.network_hw)
+        """Its pixels (h, w, 3) uint8, of which no more is read than lies under it."""
+        if self.network_hw == self.whole_hw:
+            return resized(image[:, :], self.whole_hw)
+        part = Part(self.image_hw, self.whole_hw, self.rows, self.columns)
+        return part.made_of(image[part.rows, part.columns])
 
 
-def tiles(size_hw: Sequence[int], config: PredictConfig) -> Iterator[Tile]:
-    """The tiles that cover an image, row by row, all of one size.
+def tiles(size_hw: Sequence[int], config: PredictConfig, stride: int = 1) -> Iterator[Tile]:
+    """The tiles that cover an image, row by row, each beginning at a multiple of the stride, in network pixels.
 
     Cores cover it too: they meet in the middle of an overlap, and reach beyond that seam by MARGIN.
     """
-    scale = config.scale_of(size_hw)
-    side = max(1, round(config.tile / scale))
-    overlap = min(round(config.overlap / scale), side - 1)
-    rows, columns = (_spans(length, side if config.tile else length, overlap) for length in size_hw)
-    network_hw = tuple(
-        network_size((spans[0].stop, spans[0].stop), scale)[0] if len(spans) == 1 else config.tile
-        for spans in (rows, columns)
-    )
+    whole_hw = network_size(size_hw, config.scale_of(size_hw))
+    rows, columns = (_spans(length, config.tile or length, config.overlap, stride) for length in whole_hw)
+    down, across = (original / length for original, length in zip(size_hw, whole_hw, strict=True))
     for y in rows:
         for x in columns:
-            yield Tile(
-                slice(y.start, y.stop),
-                slice(x.start, x.stop),
-                (network_hw[0], network_hw[1]),
-                (x.core[0], y.core[0], x.core[1], y.core[1]),
-                (x.alone[0], y.alone[0], x.alone[1], y.alone[1]),
+            core, alone = (
+                (a[0] * across, b[0] * down, a[1] * across, b[1] * down)
+                for a, b in ((x.core, y.core), (x.alone, y.alone))
             )
+            yield Tile(slice(y.start, y.stop), slice(x.start, x.stop), (size_hw[0], size_hw[1]), whole_hw, core, alone)
 
 
 @dataclass(frozen=True)
 class _Span:
-    """A tile along one side of an image."""
+    """A tile along one side of an image, network pixels."""
 
     start: int
     stop: int
@@ -88,16 +94,21 @@ class _Span:
     alone: tuple[float, float]
 
 
-def _spans(length: int, side: int, overlap: int) -> list[_Span]:
-    """Evenly spread tiles; one that takes all where that is no longer than a tile."""
+def _spans(length: int, side: int, overlap: int, stride: int) -> list[_Span]:
+    """Tiles spread as evenly as strides allow, of which the last may be shorter; one where none is needed more."""
     if length <= side:
         return [_Span(0, length, (-inf, inf), (-inf, inf))]
-    count = -(-(length - overlap) // (side - overlap))
-    starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
-    seams = [-inf, *((a + side + b) / 2 for a, b in pairwise(starts)), inf]
+    if 2 * stride > side - overlap:  # it would take twice the tiles, or more
+        stride = 1
+    step = side - overlap - (stride - 1)  # a tile may move on by so much to its stride
+    count = 1 + -(-(length - side) // step)
+    starts = [-(-k * (length - side) // ((count - 1) * stride)) * stride for k in range(count)]
+    ends = [min(start + side, length) for start in starts]
+    seams = [-inf, *((end + start) / 2 for end, start in zip(ends, starts[1:], strict=False)), inf]
     beyond = max(1, overlap * MARGIN)
-    stops = [-inf, *(start + side for start in starts)]  # that of the tile before
     return [
-        _Span(start, start + side, (seams[k] - beyond, seams[k + 1] + beyond), (stops[k], [*starts, inf][k + 1]))
-        for k, start in enumerate(starts)
+        _Span(start, end, (low - beyond, high + beyond), (before, after))
+        for start, end, (low, high), before, after in zip(
+            starts, ends, pairwise(seams), [-inf, *ends[:-1]], [*starts[1:], inf], strict=True
+        )
     ]

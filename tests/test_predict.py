@@ -29,6 +29,7 @@ class SquareFinder(nn.Module):
         super().__init__()
         self.certainty = certainty
         self.place = nn.Parameter(torch.zeros(1))
+        self.transform = SimpleNamespace(divisor=1)
         self.rpn = SimpleNamespace(_pre_nms_top_n={}, _post_nms_top_n={})
         self.roi_heads = SimpleNamespace(score_thresh=0.0, nms_thresh=0.0, detections_per_img=0)
         self.shapes = []

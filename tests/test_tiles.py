@@ -3,8 +3,11 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+import torch
 
 from cellseg.config import PredictConfig
+from cellseg.model import build_model
+from cellseg.resampling import network_size, resized
 from cellseg.tiles import tiles
 
 TILED = PredictConfig(zoom=1.0, tile=64, overlap=32)
@@ -46,19 +49,55 @@ def test_what_lies_alone_in_a_tile_no_other_tile_sees(size_hw):
             )
 
 
-def test_a_tile_is_a_window_of_image_pixels_that_the_network_sees_at_its_own_size():
-    found = list(tiles((100, 200), replace(TILED, zoom=1.5)))  # 64 / 1.5 = 42.7
-    assert {(tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start) for tile in found} == {(43, 43)}
-    assert {tile.network_hw for tile in found} == {(64, 64)}
-    image = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
-    assert found[3].read(image).shape == (64, 64, 3)
+@pytest.mark.parametrize("zoom", [1.5, 1.88, 0.6])
+def test_a_tile_has_the_pixels_that_the_whole_would_have_there(zoom):
+    image = np.random.default_rng(0).integers(0, 256, (130, 200, 3), dtype=np.uint8)
+    whole = resized(image, network_size((130, 200), zoom)).astype(int)
+    found = list(tiles((130, 200), replace(TILED, zoom=zoom), stride=16))
+    assert len(found) > 3
+    for tile in found:
+        pixels = tile.read(image).astype(int)
+        assert pixels.shape[:2] == tile.network_hw
+        assert np.abs(pixels - whole[tile.rows, tile.columns]).max() <= 1
+
+
+@pytest.mark.parametrize("length", [65, 97, 250, 1000, 4099])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_tiles_begin_at_strides_and_overlap_enough_all_the_same(length, stride):
+    spans = [tile.rows for tile in tiles((length, 30), TILED, stride)]
+    assert (spans[0].start, spans[-1].stop) == (0, length)
+    assert all(rows.start % stride == 0 for rows in spans)
+    assert {rows.stop - rows.start for rows in spans[:-1]} == {64}
+    assert all(one.stop - other.start >= 32 for one, other in pairwise(spans))
+    assert len(spans) <= 2 + (length - 32) / (64 - 32 - stride + 1)
+
+
+def test_a_network_sees_in_a_tile_what_it_sees_in_the_whole(micro):
+    """Away from the tile's border, where it sees nothing beyond."""
+    torch.manual_seed(0)
+    model = build_model(micro).eval()
+    image = np.random.default_rng(0).integers(0, 256, (150, 160, 3), dtype=np.uint8)
+    config = PredictConfig(zoom=1.4, tile=128, overlap=64)
+    found = [tile for tile in tiles(image.shape[:2], config, micro.coarsest_stride) if tile.rows.start > 0]
+    tile = found[1]
+    assert tile.columns.start > 0
+    with torch.inference_mode():
+        (whole, here) = (
+            model.backbone(model.transform([torch.from_numpy(pixels.copy()).permute(2, 0, 1)])[0].tensors)["0"]
+            for pixels in (resized(image, tile.whole_hw), tile.read(image))
+        )
+    top, left = tile.rows.start // 4, tile.columns.start // 4
+    there = whole[:, :, top + 14 : top + 18, left + 14 : left + 18]
+    assert torch.allclose(there, here[:, :, 14:18, 14:18], atol=0.02 * there.abs().max().item())
+    beside = whole[:, :, top + 15 : top + 19, left + 14 : left + 18]
+    assert not torch.allclose(beside, here[:, :, 14:18, 14:18], atol=0.02 * there.abs().max().item())
 
 
 def test_places_in_the_image_are_places_in_the_network_s_pixels():
-    tile = list(tiles((50, 75), replace(TILED, zoom=2.0)))[-1]  # 32 pixels a side at twice the size
-    assert (tile.corner_xy, tile.scale_xy) == ((43, 18), (2, 2))
+    tile = list(tiles((50, 75), replace(TILED, zoom=2.0)))[-1]  # 100 x 150: rows 36.., columns 86..
+    assert (tile.corner_xy, tile.scale_xy) == ((86, 36), (2, 2))
     x1, y1, x2, y2 = tile.core
-    assert tile.network_core == [(x1 - 43) * 2, (y1 - 18) * 2, np.inf, np.inf]
+    assert tile.network_core == [x1 * 2 - 86, y1 * 2 - 36, np.inf, np.inf]
     assert (x2, y2) == (np.inf, np.inf)
 
 
@@ -66,6 +105,7 @@ def test_places_in_the_image_are_places_in_the_network_s_pixels():
 def test_an_image_no_larger_than_a_tile_is_not_cut(size_hw):
     (only,) = tiles(size_hw, TILED)
     assert (only.rows, only.columns, only.network_hw) == (slice(0, size_hw[0]), slice(0, size_hw[1]), size_hw)
+    assert only.network_hw == only.whole_hw == only.image_hw
     assert only.core == only.alone == (-np.inf, -np.inf, np.inf, np.inf)
 
 
@@ -79,6 +119,6 @@ def test_a_short_side_is_taken_whole_at_the_image_s_scale():
     assert {tile.network_hw for tile in found} == {(10, 64)}
 
 
-def test_tiles_of_few_image_pixels_still_differ():
-    found = list(tiles((5, 9), PredictConfig(zoom=30.0, tile=64, overlap=60)))  # 2 pixels a side, 1 shared
-    assert len(found) == 4 * 8
+def test_strides_of_more_than_half_a_step_are_not_kept():
+    spans = [tile.rows for tile in tiles((200, 30), TILED, stride=40)]
+    assert [rows.start for rows in spans] == [0, 28, 55, 82, 109, 136]
