@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cellseg.checkpoint import Checkpoint
 from cellseg.config import RunConfig
-from cellseg.distributed import world
+from cellseg.distributed import state_from_first, world
 from cellseg.model import CellRCNN, build_model, place, state_of
 from cellseg.optimizer import optimizer_of
 
@@ -45,7 +45,8 @@ class Progress:
 def begin(config: RunConfig, device: torch.device, saved: Checkpoint | None) -> Progress:
     """A new training, or one that goes on where `saved` was written; ValueError where that had another config."""
     torch.manual_seed(config.seed)
-    model = build_model(config.model, pretrained=saved is None)
+    model = build_model(config.model, pretrained=saved is None and world()[0] == 0)
+    state_from_first(model)
     if world()[1] > 1 and device.type == "cuda":  # on a CPU each process normalises by its own images
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     averaged = copy.deepcopy(model).eval().requires_grad_(False)

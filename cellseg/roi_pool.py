@@ -31,7 +31,7 @@ def pooled(maps: Sequence[Tensor], boxes: Sequence[Tensor], side: int, samples: 
     pixels = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, channels) for each in maps])
     indices, weights = _taps(maps, boxes, side, samples)
     bins = F.embedding_bag(indices, pixels, per_sample_weights=weights, mode="sum")
-    return bins.view(-1, side, side, channels).permute(0, 3, 1, 2).contiguous()
+    return bins.view(-1, side, side, channels).permute(0, 3, 1, 2)  # channels last, as convolutions like it here
 
 
 def _taps(maps: Sequence[Tensor], boxes: Sequence[Tensor], side: int, samples: int) -> tuple[Tensor, Tensor]:

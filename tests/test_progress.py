@@ -12,18 +12,22 @@ import torch
 
 from cellseg import checkpoint
 from cellseg.config import to_dict
+from cellseg.model import build_model
 
 PROGRAM = Path(__file__).with_name("train_in_processes.py")
 
 
 @pytest.fixture(scope="module")
-def config(run_config):
+def config(run_config, tmp_path_factory):
     """Four images a step in all. The norm is frozen, since each process would normalise by its own images; AdamW would
     make steps of the full rate out of what rounding leaves of a gradient; and after many steps rounding decides which
     proposals there are."""
+    weights = tmp_path_factory.mktemp("weights") / "state.pt"
+    torch.manual_seed(5)
+    torch.save(build_model(run_config.model).state_dict(), weights)
     return replace(
         run_config,
-        model=replace(run_config.model, norm="frozen"),
+        model=replace(run_config.model, norm="frozen", weights=str(weights)),
         train=replace(
             run_config.train, epochs=2, steps_per_epoch=2, batch=4, amp=False, optimizer="sgd", learning_rate=1e-3
         ),

@@ -5,11 +5,13 @@ an epoch, `resume` to go on.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 
+from cellseg import model
 from cellseg.config import DatasetConfig, RunConfig, from_dict
 from cellseg.dataset import open_dataset
 from cellseg.distributed import joined, world
@@ -36,6 +38,8 @@ class Recorder:
 
 def main():
     torch.set_num_threads(1)
+    if os.environ.get("RANK", "0") != "0":
+        model.load_pretrained = None  # weights are read, or fetched, once
     config = from_dict(RunConfig, json.loads(sys.argv[1]))
     data = open_dataset(Path(sys.argv[2]), DatasetConfig())
     folder = Path(sys.argv[3])
