@@ -32,7 +32,7 @@ def compared(
     return {
         **notes,
         "cells_whole": len(whole),
-        "doubled_whole": doubled(whole),
+        "doubled_more": notes["doubled"] - doubled(whole),
         "cut": sum(
             cut(drawn[n]["bbox"], whole[k]["bbox"], lines) for n, k, _ in matched(drawn, whole, same_class=False)
         ),

@@ -14,7 +14,7 @@ from typing import Any
 from measure import finish
 
 import torch
-from gpu_steps import inference, network, on, training
+from gpu_steps import inference, network, training
 from loader import TINY, loader_of
 from rows import Row
 from step import our_losses, trained
@@ -26,6 +26,7 @@ from cellseg.label_maps import Target
 from cellseg.optimizer import optimizer_of
 from cellseg.recipes import RECIPES
 from cellseg.sample import write
+from cellseg.step import on_device
 
 ANCHORS = {"model.anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0], "model.aspect_ratios": [1.0]}
 PLAIN = {"train.amp": False, "train.channels_last": False, "train.compile": False}
@@ -109,7 +110,7 @@ def waiting(config: RunConfig, device: torch.device, steps: int) -> Row:
         batch = next(batches)
 
         def step(images: Sequence[Tensor], truths: Sequence[Target]) -> None:
-            there = [on(device, each) for each in truths]
+            there = [on_device(device, each) for each in truths]
             trained(our_losses(model, [each.to(device) for each in images], there), optimizer)
 
         def loaded() -> None:

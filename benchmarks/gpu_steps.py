@@ -10,10 +10,11 @@ from step import our_losses, torchvision_model, trained
 
 from cellseg.codes import Array
 from cellseg.config import RunConfig
-from cellseg.label_maps import Target, target
+from cellseg.label_maps import target
 from cellseg.model import CellRCNN, build_model, place
 from cellseg.optimizer import optimizer_of
 from cellseg.predict import predict
+from cellseg.step import on_device
 
 Run = Callable[[], object]
 CELLS_PER_PIXEL = 700 / 1024**2
@@ -32,7 +33,10 @@ def training(config: RunConfig, device: torch.device) -> tuple[Run, Run, int]:
     model.train()
 
     def ours() -> None:
-        trained(our_losses(model, [each.to(device) for each in images], [on(device, t) for t in truths]), our_optimizer)
+        trained(
+            our_losses(model, [each.to(device) for each in images], [on_device(device, t) for t in truths]),
+            our_optimizer,
+        )
 
     def theirs() -> None:
         cells = [
@@ -80,13 +84,3 @@ def made(count: int, side: int) -> tuple[list[Array], list[Array]]:
     cells = max(4, int(CELLS_PER_PIXEL * side**2))
     images, maps = zip(*(tissue(cells, (side, side), seed) for seed in range(count)), strict=True)
     return list(images), list(maps)
-
-
-def on(device: torch.device, cells: Target) -> Target:
-    """The Target on a device."""
-    return Target(
-        boxes=cells["boxes"].to(device),
-        labels=cells["labels"].to(device),
-        ids=cells["ids"].to(device),
-        label_maps=cells["label_maps"].to(device),
-    )

@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from memory import Run, peak_mb
+from memory import Run, free_mb, peak_mb
 from rows import Notes, Row, table
 
 from cellseg.whole_files import write_whole
@@ -25,6 +26,8 @@ BUDGET = 10.0
 """seconds that the repeats of one size may take together, more or less"""
 SLOW = 20.0
 """seconds; what takes longer is not repeated"""
+SAMPLE = 0.03
+"""seconds that the calls of one turn take together, at least"""
 REPEATS = (3, 50)
 """least and most"""
 
@@ -67,32 +70,39 @@ def measured(claim: str, cases: Sequence[Case], quick: bool = False) -> list[Row
 
 def _affordable(case: Case) -> Case:
     """The case, without theirs where it would bring the machine down."""
-    free_mb = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1.024e-3
-    if free_mb >= case.theirs_needs_mb:
+    free = free_mb()
+    if free >= case.theirs_needs_mb:
         return case
-    said = f"not run: needs {case.theirs_needs_mb / 1000:.1f} GB, the machine has {free_mb / 1000:.1f}"
+    said = f"not run: needs {case.theirs_needs_mb / 1000:.1f} GB, the machine has {free / 1000:.1f}"
     return replace(case, theirs=None, notes={**case.notes, "theirs": said})
 
 
 def medians(runs: Sequence[Run], quick: bool = False) -> list[float]:
     """Median seconds of each run; they take turns, so that a busy machine is busy for all of them.
 
-    The first turn warms up. It counts only where it is the only one: when quick, and of a run that is SLOW.
+    The first turn warms up, and tells how many calls make up a SAMPLE: what is over at once is not measured with the
+    caches that the other left. It counts only where it is the only one: when quick, and of a run that is SLOW.
     """
     taken = [[seconds_of(run)] for run in runs]
     repeated = [n for n, seconds in enumerate(taken) if seconds[0] < SLOW and not quick]
-    turn = sum(taken[n][0] for n in repeated)
+    calls = {n: max(1, round(SAMPLE / max(taken[n][0], 1e-6))) for n in repeated}
+    turn = sum(taken[n][0] * calls[n] for n in repeated)
     for _ in range(min(max(REPEATS[0], int(BUDGET / max(turn, 1e-9))), REPEATS[1])):
         for n in repeated:
-            taken[n].append(seconds_of(runs[n]))
+            taken[n].append(seconds_of(runs[n], calls[n]))
     return [median(seconds[1:] or seconds) for seconds in taken]
 
 
-def seconds_of(run: Run) -> float:
-    """Seconds on the clock of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def seconds_of(run: Run, calls: int = 1) -> float:
+    """Seconds on the clock of one call, as the mean of some; without the garbage collector, as timeit has it."""
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - start) / calls
+    finally:
+        gc.enable()
 
 
 def main(claim: str, cases: Callable[[bool], Sequence[Case]]) -> None:

@@ -51,10 +51,10 @@ def _tell_peak(run: Run, warm_up: Run | None, writing: int) -> None:
             warm_up()
             _give_back()
             Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten: man 5 proc
-        before = _resident_kb()
+        before = memory_mb()
         run()
-        added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        os.write(writing, f"{added * 1.024e-3:.3f}".encode())  # KiB
+        added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3 - before  # from KiB
+        os.write(writing, f"{added:.3f}".encode())
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -62,7 +62,11 @@ def _tell_peak(run: Run, warm_up: Run | None, writing: int) -> None:
         os._exit(code)
 
 
-def _resident_kb() -> int:
-    """Resident memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
+def memory_mb(name: str = "VmRSS") -> float:
+    """VmRSS, what this process holds, or VmHWM, the most that it has held."""
+    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) * 1.024e-3
+
+
+def free_mb() -> float:
+    """What the machine has left."""
+    return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1.024e-3

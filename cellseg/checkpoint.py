@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,5 +88,6 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN
     checkpoint = load(path)
     model = build_model(checkpoint.config.model, pretrained=False)
     model.load_state_dict(checkpoint.model)
-    place(model, torch.device(device), checkpoint.config.train)  # as it was validated
+    # in bfloat16 where it was trained so and the device computes in it; compiling takes longer than most predictions
+    place(model, torch.device(device), replace(checkpoint.config.train, compile=False))
     return model.eval(), checkpoint

@@ -1,10 +1,11 @@
 """The processes of one command as torchrun starts them; a process alone is a group of one."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as group
@@ -40,11 +41,16 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    before = signal.signal(signal.SIGTERM, _leave)
     group.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        group.destroy_process_group()
+    yield
+    group.destroy_process_group()  # not after an error: the others may wait for this process, and it would for them
+    signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    """End as after an error, so that files and runs are closed: torchrun stops all processes when one has ended."""
+    raise SystemExit(128 + number)
 
 
 def mean_count(count: Tensor) -> Tensor:
@@ -62,7 +68,8 @@ def mean_over_processes(values: Tensor) -> Tensor:
     if size == 1:
         return values
     total = values.clone()
-    group.all_reduce(total)
+    with _one_for_all():
+        group.all_reduce(total)
     return total / size
 
 
@@ -90,8 +97,9 @@ def from_first(value: T) -> T:
 def state_from_first(module: nn.Module) -> None:
     """Give the module, in all processes, the weights and statistics that it has on rank 0."""
     if world()[1] > 1:
-        for each in module.state_dict().values():
-            group.broadcast(each, 0)
+        with _one_for_all():
+            for each in module.state_dict().values():
+                group.broadcast(each, 0)
 
 
 @contextmanager

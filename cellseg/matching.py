@@ -33,8 +33,8 @@ def match(grids: Sequence[Grid], boxes_xyxy: Tensor, high: float = 0.7, low: flo
 
     As torchvision's Matcher with low-quality matches has it: the cell of the highest IoU from `high` on, ignored from
     `low` on; and the anchors that fit a cell best take the cell that fits them best, whatever the IoU. Only pairs that
-    can reach `low`, or be a cell's best, are looked at: cost grows with A + N, not with A x N. Boxes without an area
-    get no anchor.
+    can reach `low`, or be a cell's best, are looked at, so that cost grows with A + N and not with A x N; only anchors
+    that are a cell's best below `low` are compared with all cells. Boxes without an area get no anchor.
     """
     anchors, cells, ious, anchor_boxes = _pairs(grids, boxes_xyxy, low)
     count = sum(map(len, grids))
@@ -42,12 +42,16 @@ def match(grids: Sequence[Grid], boxes_xyxy: Tensor, high: float = 0.7, low: flo
     first = ious == best[anchors]  # of equal cells the first, as torch.max has it
     matches = torch.full((count,), len(boxes_xyxy), device=ious.device)
     matches.scatter_reduce_(0, anchors[first], cells[first], "amin")
-    matches[best < high] = IGNORED
-    matches[best < low] = BACKGROUND
     most = ious.new_zeros(len(boxes_xyxy)).scatter_reduce(0, cells, ious, "amax")
     fittest = (ious == most[cells]) & (ious > 0)
+    sure = best[anchors] >= low  # of these all pairs that count are here, of the others there may be better ones
+    kept, weak = anchors[fittest & sure], fittest & ~sure
+    found = matches[kept]
+    matches[best < high] = IGNORED
+    matches[best < low] = BACKGROUND
+    matches[kept] = found
     if len(boxes_xyxy):
-        matches[anchors[fittest]] = box_iou(boxes_xyxy, anchor_boxes[fittest]).argmax(dim=0)
+        matches[anchors[weak]] = box_iou(boxes_xyxy, anchor_boxes[weak]).argmax(dim=0)
     return matches
 
 

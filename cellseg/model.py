@@ -126,7 +126,7 @@ def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
 def _heads(config: ModelConfig) -> dict[str, Any]:
     """Box and mask branches, by the names of MaskRCNN's arguments."""
     num_classes = config.num_cell_classes + 1
-    names = [str(level) for level in range(min(config.roi_levels, config.stages))]
+    levels = min(config.roi_levels, config.stages)
     channels, last = config.fpn_channels, config.mask_channels[-1]
     deep = config.backbone == "resnet50_v2"
     norm = nn.BatchNorm2d if deep else None
@@ -136,10 +136,10 @@ def _heads(config: ModelConfig) -> dict[str, Any]:
         else TwoMLPHead(channels * 49, config.box_head)
     )
     return {
-        "box_roi_pool": CellRoiPool(names, output_size=7, sampling_ratio=2),
+        "box_roi_pool": CellRoiPool(levels, 7, samples=2),
         "box_head": box_head,
         "box_predictor": FastRCNNPredictor(config.box_head, num_classes),
-        "mask_roi_pool": CellRoiPool(names, output_size=config.mask_size // 2, sampling_ratio=2),
+        "mask_roi_pool": CellRoiPool(levels, config.mask_size // 2, samples=2),
         "mask_head": MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(last, last, num_classes),
     }

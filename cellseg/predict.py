@@ -1,6 +1,6 @@
 """Model + images -> COCO results, the one way to them for validation, scoring and submission.
 
-An image is predicted tile by tile and coded row by row of tiles, so that memory does not grow with its size.
+An image is predicted tile by tile and coded row by row of tiles: its pixels are never held as a whole, its cells are.
 Letters: N detections, M side of a mask, h x w size of a tile, H x W original size of an image.
 """
 

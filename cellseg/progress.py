@@ -72,6 +72,7 @@ def resumable(progress: Progress) -> dict[str, Any]:
         "model": state_of(progress.model),
         "optimizer": progress.optimizer.state_dict(),
         "step": progress.step,
+        "processes": world()[1],
         "history": progress.history,
     }
 
@@ -80,6 +81,9 @@ def _restore(progress: Progress, saved: Checkpoint, config: RunConfig) -> None:
     if _portable(saved.config) != _portable(config):
         raise ValueError("resume: the training was started with another config; resume it without changed options")
     training: Mapping[str, Any] = saved.training
+    before, now = training.get("processes", 1), world()[1]
+    if before != now:  # an epoch has other steps then, and the schedule would jump
+        raise ValueError(f"resume: the training was started in {before} processes, this is one of {now}; use {before}")
     progress.model.load_state_dict(training["model"])
     progress.averaged.load_state_dict(saved.model)
     progress.optimizer.load_state_dict(training["optimizer"])

@@ -9,12 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
 
 FINEST_STRIDE = 4
 
 
 class CellRoiPool(MultiScaleRoIAlign):
-    """torchvision's MultiScaleRoIAlign; forward and backward are four times as fast on a CPU, where it loops."""
+    """torchvision's MultiScaleRoIAlign; forward and backward are four times as fast on a CPU, where it loops.
+
+    It would infer the strides from its first image and keep them, wrong ones where that was small and padded.
+    """
+
+    def __init__(self, levels: int, side: int, samples: int) -> None:
+        """Of the first levels of a pyramid, at strides 4, 8, …"""
+        super().__init__([str(level) for level in range(levels)], side, samples)
+        self.scales = [1 / (FINEST_STRIDE * 2**level) for level in range(levels)]
+        self.map_levels = LevelMapper(2, 1 + levels)  # 2 ** 2 is the finest stride
 
     def forward(self, x: Mapping[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Features (P, C, M, M) of the boxes (…, 4) xyxy, network pixels, of each image."""

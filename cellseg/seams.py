@@ -41,11 +41,14 @@ def stitched(found: Iterable[tuple[Tile, Detections]], box_nms: float) -> Iterat
             unseen = _inside(detections.boxes, tile.alone)
             done.append(detections[unseen])
             shared.append((tile, detections[~unseen]))
+            next_row = tile.alone[3]  # where it begins
         kept = _without_doubles(shared, box_nms)
-        ended = [detections.boxes[:, 3] <= tile.alone[3] for _, detections in kept]
-        done += [detections[before] for (_, detections), before in zip(kept, ended, strict=True)]
-        waiting = [(owner, detections[~before]) for (owner, detections), before in zip(kept, ended, strict=True)]
-        shared = [(owner, detections) for owner, detections in waiting if len(detections.boxes)]
+        shared = []
+        for tile, detections in kept:
+            over = detections.boxes[:, 3] <= next_row
+            done.append(detections[over])
+            if not over.all():
+                shared.append((tile, detections[~over]))
         yield _together(done)
 
 

@@ -19,7 +19,7 @@ from cellseg.tif import Picture, damaged, opened, photometric_of
 LARGE = 2**24
 """pixels of an image over which it is not read whole"""
 CACHE_BYTES = 2**27
-"""of decoded parts that are kept: a row of tiles meets the same strips again and again"""
+"""of decoded parts that are kept; of strips at least those under one window, which the next beside it needs too"""
 LARGEST_PART = 2**26
 """bytes of a part over which the whole image is as well read at once"""
 PLAIN_PART = 2**20
@@ -66,7 +66,7 @@ class Slide:
     ) -> None:
         self.path, self.parts, self.channel_order, self.color = path, parts, channel_order, color
         self.shape = (*parts.shape[:2], 3)
-        self.cache_bytes = cache_bytes
+        self.cache_bytes = self.room = cache_bytes
         self._kept: OrderedDict[int, Array] = OrderedDict()  # the part that was used last comes last
         self._kept_bytes = 0
 
@@ -76,6 +76,9 @@ class Slide:
             each.indices(length) for each, length in zip(window, self.shape[:2], strict=True)
         )
         height, width = self.parts.part_hw
+        if self.parts.across == 1:
+            strips = -(-bottom // height) - top // height
+            self.room = max(self.cache_bytes, strips * height * width * self.parts.shape[2])
         pixels = np.empty((bottom - top, right - left, self.parts.shape[2]), np.uint8)
         with self.path.open("rb") as file:
             for y in range(top // height * height, bottom, height):
@@ -98,7 +101,7 @@ class Slide:
             raise damaged(self.path, error) from error
         self._kept[number] = part
         self._kept_bytes += part.nbytes
-        while self._kept_bytes > self.cache_bytes:
+        while self._kept_bytes > self.room:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return part
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cellseg.config import TrainConfig
-from cellseg.distributed import mean_over_processes
+from cellseg.distributed import mean_over_processes, world
 from cellseg.label_maps import Target
 from cellseg.loader import Batch
 from cellseg.optimizer import average, average_decay, rate_factor
@@ -31,7 +31,7 @@ class StepObserver(Protocol):
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss of a batch is NaN or infinite."""
+    """The loss of a batch, or its gradient, is NaN or infinite."""
 
 
 class _Step(NamedTuple):
@@ -109,13 +109,14 @@ def _backward(network: nn.Module, batch: Batch, accumulation: int) -> dict[str, 
     """The losses of a batch, whose gradients are added to the parameters'."""
     device = next(network.parameters()).device
     images = [image.to(device, non_blocking=True) for image in batch.images]
-    losses: dict[str, Tensor] = network(images, [_on(device, each) for each in batch.targets], batch.seeds)
+    losses: dict[str, Tensor] = network(images, [on_device(device, each) for each in batch.targets], batch.seeds)
     loss = torch.stack(list(losses.values())).sum()
     torch.autograd.backward(loss / accumulation)
     return {"loss": loss.detach()} | {name: value.detach() for name, value in losses.items()}
 
 
-def _on(device: torch.device, cells: Target) -> Target:
+def on_device(device: torch.device, cells: Target) -> Target:
+    """The Target there; from pinned memory while the CPU goes on."""
     return Target(
         boxes=cells["boxes"].to(device, non_blocking=True),
         labels=cells["labels"].to(device, non_blocking=True),
@@ -148,9 +149,11 @@ def _told(
 
 
 def _refuse_unless_finite(figures: Mapping[str, float], images: Sequence[str]) -> None:
-    if not math.isfinite(figures["loss"]):
-        found = ", ".join(f"{name} {value:.3g}" for name, value in figures.items() if name.startswith("loss_"))
+    """The gradient's norm too: from an infinite one AdamW makes weights that are NaN."""
+    if not all(map(math.isfinite, figures.values())):
+        found = ", ".join(f"{name} {value:.3g}" for name, value in figures.items() if name != "loss")
+        others = f", or on those of the {world()[1] - 1} other processes" if world()[1] > 1 else ""
         raise NonFiniteLossError(
-            f"training: the loss is not finite ({found}) on {', '.join(images)}; "
+            f"training: the loss or its gradient is not finite ({found}) on {', '.join(images)}{others}; "
             f"lower --train.learning-rate, or look at these images"
         )

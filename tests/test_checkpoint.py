@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cellseg import checkpoint
+from cellseg import model as model_module
 from cellseg.checkpoint import Checkpoint, load, load_model, save
-from cellseg.device import computes_in_bf16
 from cellseg.fingerprint import Plan
 from cellseg.model import build_model, place, state_of
 
@@ -66,14 +66,16 @@ def test_a_loaded_network_computes_the_same(saved, tmp_path):
 
 @pytest.mark.parametrize(
     ("amp", "device", "bf16"),
-    [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", computes_in_bf16(torch.device("cpu")))],
+    [(True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", True), (False, "cpu", False)],
 )
-def test_a_loaded_network_is_as_exact_as_the_one_that_was_validated(saved, tmp_path, monkeypatch, amp, device, bf16):
+def test_a_loaded_network_is_as_exact_as_its_training_and_not_compiled(saved, tmp_path, monkeypatch, amp, device, bf16):
     monkeypatch.setattr(checkpoint.CellRCNN, "to", lambda self, *_, **__: self)  # works without such a device too
-    config = replace(saved.config, train=replace(saved.config.train, amp=amp))
+    monkeypatch.setattr(model_module, "computes_in_bf16", lambda device: True)
+    config = replace(saved.config, train=replace(saved.config.train, amp=amp, compile=True))
     save(replace(saved, config=config), tmp_path / "best.pt")
     model, _ = load_model(tmp_path / "best.pt", device)
     assert (model.bf16, model.rpn.head.bf16, model.roi_heads.bf16) == (bf16, bf16, bf16)
+    assert model.backbone._compiled_call_impl is None
 
 
 def test_pretrained_weights_are_not_fetched_to_be_overwritten(saved, tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
+from cellseg import model as model_module
 from cellseg.config import Backbone, ModelConfig, PredictConfig, TrainConfig
-from cellseg.device import computes_in_bf16
 from cellseg.label_maps import target
 from cellseg.model import build_model, place, set_bf16, set_operating_point, state_of, trainable_parameters
 
@@ -308,11 +308,15 @@ def test_a_compiled_backbone_gives_the_same_features_and_keeps_its_names(micro):
     assert list(model.state_dict()) == names
 
 
-def test_where_a_network_is_placed_it_computes_channels_last_and_as_exactly_as_asked(micro):
+@pytest.mark.parametrize("able", [True, False])
+def test_where_a_network_is_placed_it_computes_channels_last_and_as_exactly_as_asked(micro, monkeypatch, able):
+    monkeypatch.setattr(model_module, "computes_in_bf16", lambda device: able)
     model = build_model(micro)
     place(model, torch.device("cpu"), TrainConfig(amp=False, channels_last=False))
     assert model.backbone.body.layer1[0].conv1.weight.is_contiguous()
     place(model, torch.device("cpu"), TrainConfig())
     assert model.backbone.body.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert model.transform([image_of(64, 64)])[0].tensors.is_contiguous(memory_format=torch.channels_last)
-    assert model.bf16 == model.rpn.head.bf16 == model.roi_heads.bf16 == computes_in_bf16(torch.device("cpu"))
+    assert model.bf16 == model.rpn.head.bf16 == model.roi_heads.bf16 == able
+    place(model, torch.device("cpu"), TrainConfig(amp=False))
+    assert not any((model.bf16, model.rpn.head.bf16, model.roi_heads.bf16))

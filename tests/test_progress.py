@@ -13,6 +13,7 @@ import torch
 from cellseg import checkpoint
 from cellseg.config import to_dict
 from cellseg.model import build_model
+from cellseg.progress import begin
 
 PROGRAM = Path(__file__).with_name("train_in_processes.py")
 
@@ -20,14 +21,14 @@ PROGRAM = Path(__file__).with_name("train_in_processes.py")
 @pytest.fixture(scope="module")
 def config(run_config, tmp_path_factory):
     """Four images a step in all. The norm is frozen, since each process would normalise by its own images; AdamW would
-    make steps of the full rate out of what rounding leaves of a gradient; and after many steps rounding decides which
-    proposals there are."""
+    make steps of the full rate out of what rounding leaves of a gradient; and all RoIs are taken, since which are
+    sampled depends on the order of proposals whose scores rounding tells apart."""
     weights = tmp_path_factory.mktemp("weights") / "state.pt"
     torch.manual_seed(5)
     torch.save(build_model(run_config.model).state_dict(), weights)
     return replace(
         run_config,
-        model=replace(run_config.model, norm="frozen", weights=str(weights)),
+        model=replace(run_config.model, norm="frozen", weights=str(weights), roi_batch=512),
         train=replace(
             run_config.train, epochs=2, steps_per_epoch=2, batch=4, amp=False, optimizer="sgd", learning_rate=1e-3
         ),
@@ -98,3 +99,10 @@ def test_a_training_of_two_processes_goes_on_in_two_as_if_it_had_not_stopped(tra
     assert resumed["steps"] == whole[0]["steps"]
     again = checkpoint.load(tmp_path / "cut" / "last.pt")
     assert all(torch.equal(again.model[name], value) for name, value in saved.model.items())
+
+
+def test_a_training_does_not_go_on_in_another_number_of_processes(trainings):
+    """An epoch has fewer steps in more processes: the learning rate would jump."""
+    _, saved = trainings[2]
+    with pytest.raises(ValueError, match="started in 2 processes, this is one of 1; use 2"):
+        begin(saved.config, torch.device("cpu"), saved)

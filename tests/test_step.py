@@ -4,11 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import MultiScaleRoIAlign
 
 from cellseg import step
 from cellseg.config import TrainConfig
 from cellseg.loader import TrainingViews, collate
 from cellseg.progress import begin
+from cellseg.roi_pool import CellRoiPool
 from cellseg.step import Figures, NonFiniteLossError, _backward, _Step, train_epoch
 
 CPU = torch.device("cpu")
@@ -97,9 +99,18 @@ def test_of_many_steps_the_images_of_the_first_that_is_not_finite_are_named():
     figures = Figures(told)
     for number, (loss, image) in enumerate([(1.0, "a"), (math.inf, "b"), (math.nan, "c")], start=1):
         figures.add(_Step(number, 0.1, [image], ["loss", "loss_mask"], torch.tensor([loss, loss])))
-    with pytest.raises(NonFiniteLossError, match=r"the loss is not finite \(loss_mask inf\) on b; "):
+    with pytest.raises(NonFiniteLossError, match=r"not finite \(loss_mask inf\) on b; "):
         figures.read()
     assert [number for number, _ in told.steps] == [1]
+
+
+def test_a_gradient_that_is_not_finite_stops_a_training_though_its_loss_was():
+    figures = Figures(Told())
+    figures.add(_Step(1, 0.1, ["a"], ["loss", "loss_mask", "grad_norm"], torch.tensor([1.0, 1.0, math.inf])))
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss or its gradient is not finite \(loss_mask 1, grad_norm inf\)"
+    ):
+        figures.read()
 
 
 def test_what_fails_after_a_loss_that_was_not_finite_is_explained_by_it(data, run_config):
@@ -115,15 +126,13 @@ def test_what_fails_after_a_loss_that_was_not_finite_is_explained_by_it(data, ru
 
 
 @pytest.mark.parametrize("train", [TrainConfig(optimizer="sgd"), TrainConfig(accumulation=2)])
-def test_no_step_reads_a_number_off_the_device(data, run_config, train):
-    """Beside the first, in which torchvision's poolers find their scales.
-
-    What is left to wait for are sizes: of what NMS keeps, of the RoIs of a level, of the positive RoIs.
-    """
+@pytest.mark.parametrize("pool", [CellRoiPool.forward, MultiScaleRoIAlign.forward], ids=["cpu", "as on a GPU"])
+def test_no_step_reads_a_number_off_the_device(data, run_config, monkeypatch, train, pool):
+    """What is left to wait for are sizes: of what NMS keeps, and of the positive RoIs; on a GPU, of a level's RoIs."""
+    monkeypatch.setattr(CellRoiPool, "forward", pool)
     config = replace(run_config, train=replace(train, batch=2))
     batches = batches_of(data, config, 4, size=2)
     progress = begin(config, CPU, None)
-    train_epoch(progress, progress.model, batches[:2], config.train, 2, Told())
     with Read() as read:
         train_epoch(progress, progress.model, batches, config.train, 4, Told())
     assert read.count == 0

@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_names_of_its_images(training, 
         return batch
 
     monkeypatch.setattr(loader, "collate", poisoned)
-    with pytest.raises(NonFiniteLossError, match=r"the loss is not finite \(.*loss_\w+ nan.*\) on image\d, image\d; "):
+    with pytest.raises(NonFiniteLossError, match=r"is not finite \(.*loss_\w+ nan.*\) on image\d, image\d; "):
         training(with_train(run_config, batch=2))
     monkeypatch.undo()
     assert len(named) == 2
