@@ -11,6 +11,8 @@ from cellseg.config import PredictConfig
 from cellseg.predict import Result
 from cellseg.tiles import tiles
 
+ASIDE = 30
+"""pixels from a tile's borders to where none is"""
 SURE = 0.1
 """of a score, 0..1"""
 
@@ -33,9 +35,8 @@ def compared(
         **notes,
         "cells_whole": len(whole),
         "doubled_more": notes["doubled"] - doubled(whole),
-        "cut": sum(
-            cut(drawn[n]["bbox"], whole[k]["bbox"], lines) for n, k, _ in matched(drawn, whole, same_class=False)
-        ),
+        "cut": cuts(drawn, whole, lines),
+        "cut_by_chance": cuts(drawn, whole, (lines[0] + ASIDE, lines[1] + ASIDE)),
         "f1": f1(ours, theirs, config, 0.0),
         "f1_sure": f1(ours, theirs, config, SURE),
     }
@@ -95,6 +96,11 @@ def matched(ours: Sequence[Result], theirs: Sequence[Result], same_class: bool =
             theirs_left.remove(k)
             pairs.append((n, k, iou))
     return pairs
+
+
+def cuts(ours: Sequence[Result], theirs: Sequence[Result], lines: tuple[Array, Array]) -> int:
+    """How many of ours end at a line that their partner goes on beyond."""
+    return sum(cut(ours[n]["bbox"], theirs[k]["bbox"], lines) for n, k, _ in matched(ours, theirs, same_class=False))
 
 
 def cut(bbox: Sequence[float], whole: Sequence[float], lines: tuple[Array, Array]) -> bool:

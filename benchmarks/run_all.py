@@ -1,4 +1,7 @@
-"""Runs every claim in a process of its own and writes results.json, results.md and plots/; `make bench` calls it."""
+"""Runs every claim in a process of its own and writes results.json, results.md and plots/; `make bench` calls it.
+
+Claims that are named are measured alone, and those of before are kept.
+"""
 
 import argparse
 import json
@@ -29,7 +32,7 @@ def main() -> None:
     if not arguments.claims:
         scripts = [script for script in scripts if script.exists()]
     rows, failed = measured(scripts, arguments.quick)
-    write(rows, arguments.out)
+    write(beside(rows, arguments.out / "results.json"), arguments.out)
     print(table(rows))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; the rows of the others are in {arguments.out}")
@@ -49,6 +52,15 @@ def measured(scripts: Sequence[Path], quick: bool) -> tuple[list[Row], list[str]
             else:
                 rows += [row_of(values) for values in json.loads(out.read_text())]
     return rows, failed
+
+
+def beside(rows: Sequence[Row], path: Path) -> list[Row]:
+    """The rows, and those that a file has of other claims, in the order of CLAIMS."""
+    known = [row_of(values) for values in json.loads(path.read_text())] if path.exists() else []
+    fresh = {row.claim for row in rows}
+    return sorted(
+        [*(row for row in known if row.claim not in fresh), *rows], key=lambda row: list(CLAIMS).index(row.claim)
+    )
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:

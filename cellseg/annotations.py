@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from cellseg.codes import Array, Code
-from cellseg.label_maps import codes_of, paint
+from cellseg.label_maps import codes_of, ids_of, paint
 from cellseg.tif import read_tif
 
 LARGEST_ID = 2**31 - 1
@@ -107,13 +107,14 @@ def read_label_map(path: Path, size_hw: tuple[int, int]) -> Array:
         raise _refusal(path, size_hw, f"shape {pixels.shape}")
     if pixels.dtype.kind not in "iuf":
         raise _refusal(path, size_hw, f"type {pixels.dtype}")
-    bad = (pixels < 0) | (pixels > LARGEST_ID)
-    if pixels.dtype.kind == "f":
-        bad |= pixels != np.floor(pixels)  # NaN as well
+    with np.errstate(invalid="ignore"):  # what does not fit becomes another number, which is how it is found
+        ids = pixels.astype(np.int32)
+    bad = ids != pixels
+    bad |= ids < 0
     if bad.any():
         y, x = np.argwhere(bad)[0]
         raise _refusal(path, size_hw, f"{pixels[y, x]} at row {y}, column {x}")
-    return pixels.astype(np.int32)
+    return ids
 
 
 def with_unique_ids(label_maps: Array) -> Array:
@@ -122,7 +123,7 @@ def with_unique_ids(label_maps: Array) -> Array:
     >>> with_unique_ids(np.array([[[0, 7, 9]], [[7, 0, 0]]], np.int32)).tolist()
     [[[0, 1, 2]], [[3, 0, 0]]]
     """
-    ids = [np.unique(plane[plane > 0]) for plane in label_maps]
+    ids = [ids_of(plane) for plane in label_maps]
     if len(np.unique(np.concatenate(ids))) == sum(map(len, ids)):
         return label_maps
     renumbered, first = np.zeros_like(label_maps), 1

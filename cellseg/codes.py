@@ -101,6 +101,15 @@ def pixels_of(codes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
     return np.repeat(shifts, spans) + np.arange(spans.sum()), np.repeat(owners, spans)
 
 
+def well_formed(texts: Sequence[str]) -> bool:
+    """Whether all of these are COUNTS; of thousands, in the time that the pattern takes for a few."""
+    try:
+        _characters(texts)
+    except ValueError:
+        return False
+    return True
+
+
 def run_lengths(counts: str) -> list[int]:
     """Lengths of the runs of 0, 1, 0, … down the columns that the counts of a COCO run-length code stand for.
 
@@ -113,20 +122,26 @@ def run_lengths(counts: str) -> list[int]:
     return runs
 
 
+def _characters(texts: Sequence[str]) -> tuple[Array, Array, Array]:
+    """Six bits of each character, lengths of the texts, and the characters that end a number; ValueError for others."""
+    joined = "".join(texts)
+    bits = np.frombuffer(joined.encode("latin-1", "replace"), np.uint8).astype(np.int64) - 48
+    lengths = np.array([len(text) for text in texts], np.int64)
+    last = np.flatnonzero(bits < 32)
+    whole = joined.isascii() and all(texts) and (bits[np.cumsum(lengths) - 1] < 32).all()
+    if not whole or ((bits < 0) | (bits > 63)).any() or (np.diff(last, prepend=-1) > 7).any():
+        raise ValueError("counts are not the text of a run-length code")
+    return bits, lengths, last
+
+
 def _decoded(texts: Sequence[str]) -> tuple[Array, Array, Array]:
     """The runs (R,) int64 of N counts one after the other, the number of the counts of each, and its place therein.
 
     A number is groups of five bits, lowest first, each a character from "0" on whose sixth bit says that another
     follows; after the third, a number is the difference to the one before the last (pycocotools, maskApi.c).
     """
-    joined = "".join(texts)
-    bits = np.frombuffer(joined.encode("latin-1", "replace"), np.uint8).astype(np.int64) - 48
-    lengths = np.array([len(text) for text in texts], np.int64)
-    last = np.flatnonzero(bits < 32)  # the characters that end a number
+    bits, lengths, last = _characters(texts)
     groups = np.diff(last, prepend=-1)
-    whole = joined.isascii() and all(texts) and (bits[np.cumsum(lengths) - 1] < 32).all()
-    if not whole or ((bits < 0) | (bits > 63)).any() or (groups > 7).any():  # as COUNTS has it, for all at once
-        raise ValueError("counts are not the text of a run-length code")
     shifts = 5 * (np.arange(len(bits)) - np.repeat(last + 1 - groups, groups))
     sums = np.cumsum((bits & 31) << shifts)
     runs = np.diff(sums[last], prepend=0) - np.where(bits[last] & 16, 1 << 5 * groups, 0)  # in two's complement

@@ -12,62 +12,20 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
 from cellseg.device import computes_in_bf16
-from cellseg.label_maps import NetworkTarget, Target
+from cellseg.label_maps import Target
 from cellseg.roi_heads import CellRoIHeads, Detections, Losses
 from cellseg.roi_pool import CellRoiPool
 from cellseg.rpn import CellRPN, CellRpnHead
+from cellseg.transform import CellTransform
 from cellseg.weights import load_pretrained
 
 log = logging.getLogger(__name__)
-
-
-class CellTransform(nn.Module):
-    """Normalises images and pads them into a batch; puts the boxes of Targets on network pixels."""
-
-    def __init__(self, config: ModelConfig, divisor: int) -> None:
-        super().__init__()
-        self.divisor = divisor
-        self.memory_format = torch.contiguous_format
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(config.image_mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(config.image_std)[:, None, None], persistent=False)
-
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
-    ) -> tuple[ImageList, list[NetworkTarget] | None]:
-        """The batch of images (3, H, W) uint8, and their NetworkTargets."""
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
-        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=self.memory_format)
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - self.mean) / self.std
-        if targets is None:
-            return ImageList(batch, sizes), None
-        given: Sequence[int | None] = seeds or [None] * len(sizes)
-        return ImageList(batch, sizes), [_on_network(*each) for each in zip(targets, sizes, given, strict=True)]
-
-
-def _on_network(target: Target, size_hw: tuple[int, int], seed: int | None) -> NetworkTarget:
-    map_height, map_width = target["label_maps"].shape[-2:]
-    scale = target["boxes"].new_tensor([size_hw[1] / map_width, size_hw[0] / map_height])
-    generator = None if seed is None else torch.Generator(target["boxes"].device).manual_seed(seed)
-    boxes = target["boxes"] * scale.repeat(2)
-    return NetworkTarget(
-        boxes=boxes,
-        labels=target["labels"],
-        ids=target["ids"],
-        label_maps=target["label_maps"],
-        map_scale=scale,
-        generator=generator,
-    )
 
 
 class CellRCNN(MaskRCNN):
@@ -116,7 +74,7 @@ def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
     )
     model.rpn = _cell_rpn(model, config)
     model.roi_heads = _cell_roi_heads(model, config)
-    model.transform = CellTransform(config, divisor=config.coarsest_stride)
+    model.transform = CellTransform(config)
     _refuse_too_many(model, config)
     if pretrained:
         log.info("weights: %s", load_pretrained(model, config))

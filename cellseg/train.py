@@ -91,12 +91,9 @@ def fit(
         passes = forward_passes(len(train), config)
         steps = train_epoch(progress, network, loader, config.train, passes, observer)
         progress.epoch += 1
-        results, metrics, curves = _validate(progress, config, data, validation)
-        improved = metrics.get(BEST_BY, -1.0) > progress.best or not validation
-        progress.history.append({"epoch": progress.epoch, "step": progress.step, "metrics": metrics, "steps": steps})
+        report = _report(progress, steps, _validate(progress, config, data, validation), last, bool(validation))
         if first:
-            _save(progress, config, plan, commit, folder, improved)
-        report = EpochReport(progress.epoch, progress.step, metrics, results, curves, improved, last)
+            _save(progress, config, plan, commit, report)
         stopped = from_first(observer.epoch(report))
     return folder / "best.pt"
 
@@ -139,16 +136,27 @@ def _measured(
     return results, metrics, scores.curves
 
 
-def _save(progress: Progress, config: RunConfig, plan: Plan, commit: str, folder: Path, improved: bool) -> None:
+def _report(
+    progress: Progress, steps: list[dict[str, float]], validated: Validated, last: Path, judged: bool
+) -> EpochReport:
+    """What the epoch brought, which becomes a part of the history; an unjudged one is the best so far."""
+    results, metrics, curves = validated
+    improved = metrics.get(BEST_BY, -1.0) > progress.best or not judged
+    progress.history.append({"epoch": progress.epoch, "step": progress.step, "metrics": metrics, "steps": steps})
+    return EpochReport(progress.epoch, progress.step, metrics, results, curves, improved, last)
+
+
+def _save(progress: Progress, config: RunConfig, plan: Plan, commit: str, report: EpochReport) -> None:
     """Write last.pt, and best.pt where it is new."""
 
     def holding(training: Mapping[str, Any]) -> Checkpoint:
         metrics = progress.history[-1]["metrics"]
         return Checkpoint(state_of(progress.averaged), config, plan, commit, progress.epoch, metrics, training)
 
-    if improved or not (folder / "best.pt").exists():
-        checkpoint.save(holding({}), folder / "best.pt")
-    checkpoint.save(holding(resumable(progress)), folder / "last.pt")
+    best = report.checkpoint.with_name("best.pt")
+    if report.improved or not best.exists():
+        checkpoint.save(holding({}), best)
+    checkpoint.save(holding(resumable(progress)), report.checkpoint)
 
 
 def _replay(progress: Progress, observer: Observer, last: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from claims import CLAIMS
-from rows import FIELDS
-from run_all import measured, write
+from rows import FIELDS, Row
+from run_all import beside, measured, write
 from test_scripts import ROOT, run, run_process
 
 FOLDER = ROOT / "benchmarks"
@@ -43,6 +43,13 @@ def test_a_claim_that_fails_loses_no_other_s_rows(tmp_path):
     assert [row["claim"] for row in written(tmp_path / "out/results.json")] == ["targets"]
     assert "`targets`" in (tmp_path / "out/results.md").read_text()
     assert (tmp_path / "out/plots/targets.png").exists()
+
+
+def test_claims_measured_alone_stand_beside_those_of_before(tmp_path):
+    before, again = (Row("targets", 1, seconds, 1.0, 1.0, 1.0) for seconds in (0.1, 0.2))
+    write([before, Row("rle", 1, 0.1, 1.0, 1.0, 1.0)], tmp_path)
+    assert beside([again], tmp_path / "results.json") == [again, Row("rle", 1, 0.1, 1.0, 1.0, 1.0)]
+    assert beside([again], tmp_path / "none.json") == [again]
 
 
 def test_the_gpu_s_script_runs_on_a_cpu_when_it_is_asked_to(tmp_path):

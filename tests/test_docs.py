@@ -16,6 +16,15 @@ ELSEWHERE = {
     "make bench": "half an hour; test_benchmarks.py runs every claim on its smallest size",
     "python benchmarks/targets.py": "test_benchmarks.py, on its smallest size",
     "python benchmarks/gpu.py": "test_benchmarks.py, on a CPU",
+    "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
+    "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release/*.tif --out cells.json": (
+        "test_cli.py, in two processes"
+    ),
+    "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint first:29500 "
+    "experiments/final_train.py": "needs two machines; test_scripts.py, in two processes of one",
+    "mlflow server --host 0.0.0.0 --backend-store-uri postgresql://user:password@host/mlflow "
+    "--artifacts-destination /shared/mlflow": "test_tracking.py tracks through such a server, on SQLite",
+    "export MLFLOW_TRACKING_URI=http://server:5000": "test_tracking.py sets it",
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",

@@ -174,23 +174,6 @@ def test_images_of_different_sizes_train_together(micro):
     assert all(torch.isfinite(each) for each in losses.values())
 
 
-def test_targets_are_brought_to_network_pixels_and_not_changed(network):
-    cell = cells((1, 4, 6, 5, 3), size_hw=(32, 20))
-    before = cell["boxes"].clone()
-    batch, (on_network,) = network.transform([image_of(64, 50)], [cell])
-    assert on_network["boxes"].tolist() == [[15, 8, 22.5, 18]]  # x 2.5, y 2
-    assert on_network["map_scale"].tolist() == [2.5, 2]
-    assert torch.equal(cell["boxes"], before)
-    assert batch.image_sizes == [(64, 50)]
-    assert batch.tensors.shape == (1, 3, 64, 56)  # the strides are 4 and 8
-
-
-def test_images_are_normalised_once(network, micro):
-    batch, _ = network.transform([torch.full((3, 64, 64), 255, dtype=torch.uint8)])
-    expected = [(1 - mean) / std for mean, std in zip(micro.image_mean, micro.image_std, strict=True)]
-    assert batch.tensors[0, :, 0, 0].tolist() == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("side", [28, 56])
 def test_detections_are_masks_in_boxes_and_nothing_is_pasted(micro, side):
     torch.manual_seed(0)

@@ -8,9 +8,11 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -226,6 +228,39 @@ def test_torchrun_trains_one_network_in_two_processes_and_tracks_it_once(project
     assert (new.info.status, new.data.tags["processes"]) == ("FINISHED", "2")
     assert [each.step for each in store.get_metric_history(new.info.run_id, "train/loss")] == [1, 2, 3, 4]
     assert len(list((folder / "experiments/runs").glob(f"*/{new.info.run_id}/best.pt"))) == 1
+
+
+def test_a_process_that_is_killed_ends_the_run_of_all(project, store):
+    folder, _ = project
+    before = {run.info.run_id for run in runs_of(store, "cellseg-final")}
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    long = [*SMALL, "--train.epochs", "500", "--seed", "8"]
+    script = str(ROOT / "experiments/final_train.py")
+    started = subprocess.Popen([*torchrun, script, *long], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        (new,) = wait_for(lambda: [run for run in runs_of(store, "cellseg-final") if run.info.run_id not in before])
+        wait_for(lambda: "train/loss" in store.get_run(new.info.run_id).data.metrics)
+        (second,) = (
+            child
+            for child in psutil.Process(started.pid).children(recursive=True)
+            if script in child.cmdline() and child.environ().get("RANK") == "1"
+        )
+        second.kill()
+        assert started.wait(60) != 0
+    finally:
+        started.kill()
+        started.communicate()
+    assert store.get_run(new.info.run_id).info.status in ("KILLED", "FAILED")
+
+
+def wait_for(found, seconds=90):
+    """What `found` returns as soon as it is something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.3)
+    pytest.fail(f"nothing came in {seconds} s")
 
 
 def test_a_run_whose_data_changed_is_not_resumed(project):
