@@ -55,19 +55,22 @@ def stitched(found: Iterable[tuple[Tile, Detections]], box_nms: float) -> Iterat
 def _without_doubles(shared: Sequence[tuple[Tile, Detections]], box_nms: float) -> list[tuple[Tile, Detections]]:
     """The detections of each tile without those that a better one of another tile meets with an IoU over `box_nms`.
 
-    Also one of another class: two tiles may name one cell differently, and then all that is said of it comes from the
-    tile that is surer. What one tile says about a cell, such as two classes, was for the network to settle.
+    One that its tile may have cut is worse than one that lies inside; then the score decides. Also one of another
+    class: two tiles may name one cell differently, and then all that is said of it comes from the tile that is surer.
+    What one tile says about a cell, such as two classes, was for the network to settle.
     """
     begins = [0, *accumulate(len(detections.boxes) for _, detections in shared)]
-    scores = torch.cat([detections.scores for _, detections in shared]).tolist()
+    scores = torch.cat([detections.scores for _, detections in shared])
+    cut = torch.cat([~_inside(detections.boxes, tile.inside) for tile, detections in shared])
+    worth = (scores - cut.to(scores)).tolist()  # scores are 0..1
     pairs: list[tuple[int, int]] = []  # the better one first
     for (one, (tile, mine)), (other, (neighbour, theirs)) in combinations(enumerate(shared), 2):
         if _meet(tile.rows, neighbour.rows) and _meet(tile.columns, neighbour.columns):
             for n, k in (box_iou(mine.boxes, theirs.boxes) > box_nms).nonzero().tolist():
                 a, b = begins[one] + n, begins[other] + k
-                pairs.append((a, b) if scores[a] >= scores[b] else (b, a))
+                pairs.append((a, b) if worth[a] >= worth[b] else (b, a))
     lost: set[int] = set()
-    for better, worse in sorted(pairs, key=lambda pair: (-scores[pair[0]], pair[0])):
+    for better, worse in sorted(pairs, key=lambda pair: (-worth[pair[0]], pair[0])):
         if better not in lost:
             lost.add(worse)
     kept = torch.tensor([n not in lost for n in range(begins[-1])], dtype=torch.bool)

@@ -54,6 +54,17 @@ class Tile:
         return self.whole_hw[1] / self.image_hw[1], self.whole_hw[0] / self.image_hw[0]
 
     @property
+    def inside(self) -> Box:
+        """xyxy, image pixels: a box that reaches beyond may go on where the tile does not see it."""
+        (across, down), (height, width) = self.scale_xy, self.whole_hw
+        return (
+            (self.columns.start + 1) / across if self.columns.start else -inf,
+            (self.rows.start + 1) / down if self.rows.start else -inf,
+            (self.columns.stop - 1) / across if self.columns.stop < width else inf,
+            (self.rows.stop - 1) / down if self.rows.stop < height else inf,
+        )
+
+    @property
     def network_core(self) -> list[float]:
         """The core xyxy in network pixels from the tile's corner on."""
         places = zip(self.core, self.corner_xy * 2, self.scale_xy * 2, strict=True)

@@ -29,6 +29,13 @@ def test_of_a_cell_that_two_tiles_of_a_row_have_found_the_better_stays():
     assert stitched_of((64, 96), left, right) == [[([41, 10, 53, 20], 0.8)]]
 
 
+def test_a_cell_that_its_tile_has_cut_gives_way_to_the_whole_one_whatever_the_scores():
+    left, right = detections([40, 10, 64, 20], scores=[0.9]), detections([40, 10, 70, 20], scores=[0.3])
+    assert stitched_of((64, 96), left, right) == [[([40, 10, 70, 20], 0.3)]]
+    right = detections([32, 10, 52, 20], scores=[0.9])  # here the other tile cuts it, on its left
+    assert stitched_of((64, 96), detections([28, 10, 52, 20], scores=[0.3]), right) == [[([28, 10, 52, 20], 0.3)]]
+
+
 def test_a_cell_that_the_next_row_can_see_waits_for_it():
     above = detections([5, 5, 15, 15], [5, 40, 15, 52], [30, 20, 40, 32], scores=[0.9, 0.6, 0.5])
     below = detections([5, 41, 15, 53], scores=[0.7])

@@ -101,6 +101,12 @@ def test_places_in_the_image_are_places_in_the_network_s_pixels():
     assert (x2, y2) == (np.inf, np.inf)
 
 
+def test_a_tile_does_not_see_what_goes_on_beyond_its_borders_but_for_those_of_the_image():
+    left, right = tiles((32, 48), replace(TILED, zoom=2.0))  # 0..64 and 32..96 of 96 network pixels
+    assert left.inside == (-np.inf, -np.inf, 31.5, np.inf)
+    assert right.inside == (16.5, -np.inf, np.inf, np.inf)
+
+
 @pytest.mark.parametrize("size_hw", [(64, 64), (10, 64), (1, 1)])
 def test_an_image_no_larger_than_a_tile_is_not_cut(size_hw):
     (only,) = tiles(size_hw, TILED)
