@@ -17,12 +17,13 @@ Figures = Callable[[Row], float | None]
 def chart(rows: Sequence[Row]) -> Figure:
     """A panel for seconds and one for MB, a line for each side and variant."""
     claim = CLAIMS[rows[0].claim]
-    figure = Figure(figsize=(9, 4.2), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(9, 4.6), dpi=DPI, layout="constrained")
     time, memory = figure.subplots(1, 2)
     _panel(time, rows, "seconds", lambda row: row.ours_s, lambda row: row.theirs_s)
     _panel(memory, rows, "MB at the peak", lambda row: row.ours_mb, lambda row: row.theirs_mb)
     for axes in (time, memory):
         axes.set_xlabel(claim.unit)
+    figure.legend(*time.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"{rows[0].claim}: {claim.title}\nagainst {claim.theirs}", fontsize=11)
     return figure
 
@@ -45,5 +46,3 @@ def _panel(axes: Axes, rows: Sequence[Row], title: str, ours: Figures, theirs: F
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=9)
