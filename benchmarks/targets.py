@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from cellseg.label_maps import Target, target
-from cellseg.roi_heads import mask_targets
+from cellseg.mask_targets import mask_targets
 
 CELLS = (70, 240, 700)
 SIZE_HW = (1024, 1024)

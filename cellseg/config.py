@@ -104,6 +104,14 @@ class ModelConfig:
     """channels of the convolutions of the mask head"""
     mask_size: Literal[28, 56] = 28
     """side of the predicted mask"""
+    box_stages: Literal[1, 2, 3] = 1
+    """box heads in a cascade, trained from IoU .5, .6 and .7 on, each on the boxes of the one before"""
+    mask_quality: bool = False
+    """a head that tells the IoU of a mask with its cell, by which scores are multiplied"""
+    logit_adjustment: float = 0.0
+    """in training, this much of the log of each class's share is added to its logit; 1 is balanced, 0 is off"""
+    class_shares: tuple[float, ...] | None = None
+    """share of each class among the training cells; None takes the Plan's"""
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
     image_std: tuple[float, float, float] = IMAGENET_STD
     rpn_pre_nms: int = 2000
@@ -197,6 +205,8 @@ class PredictConfig:
     """probability over which a pixel belongs to its cell"""
     rescore: bool = True
     """multiply the score by the mean probability inside the mask"""
+    mask_quality: bool = True
+    """multiply the score by the mask's expected IoU, where the model has a head for it"""
     pq_threshold: float = 0.5
     """score below which a cell is not drawn at the pq operating point"""
 

@@ -16,9 +16,11 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
+from cellseg.box_stages import BoxStage, class_offsets
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
 from cellseg.device import computes_in_bf16
 from cellseg.label_maps import Target
+from cellseg.mask_quality import MaskQuality
 from cellseg.roi_heads import CellRoIHeads, Detections, Losses
 from cellseg.roi_pool import CellRoiPool
 from cellseg.rpn import CellRPN, CellRpnHead
@@ -86,21 +88,50 @@ def _heads(config: ModelConfig) -> dict[str, Any]:
     num_classes = config.num_cell_classes + 1
     levels = min(config.roi_levels, config.stages)
     channels, last = config.fpn_channels, config.mask_channels[-1]
-    deep = config.backbone == "resnet50_v2"
-    norm = nn.BatchNorm2d if deep else None
-    box_head: nn.Module = (
-        FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [config.box_head], norm_layer=norm)
-        if deep
-        else TwoMLPHead(channels * 49, config.box_head)
-    )
+    norm = nn.BatchNorm2d if config.backbone == "resnet50_v2" else None
+    first = _box_stage(config)
     return {
         "box_roi_pool": CellRoiPool(levels, 7, samples=2),
-        "box_head": box_head,
-        "box_predictor": FastRCNNPredictor(config.box_head, num_classes),
+        "box_head": first.head,
+        "box_predictor": first.predictor,
         "mask_roi_pool": CellRoiPool(levels, config.mask_size // 2, samples=2),
         "mask_head": MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(last, last, num_classes),
     }
+
+
+def _box_stage(config: ModelConfig) -> BoxStage:
+    """One stage; those of a cascade move a box alike for all classes, as the next stage needs one box."""
+    channels, num_classes = config.fpn_channels, config.num_cell_classes + 1
+    head: nn.Module = (
+        FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [config.box_head], norm_layer=nn.BatchNorm2d)
+        if config.backbone == "resnet50_v2"
+        else TwoMLPHead(channels * 49, config.box_head)
+    )
+    predictor = FastRCNNPredictor(config.box_head, num_classes)
+    if config.box_stages > 1:
+        predictor.bbox_pred = nn.Linear(config.box_head, 4)
+    return BoxStage(head, predictor)
+
+
+def _mask_quality(config: ModelConfig) -> MaskQuality | None:
+    if not config.mask_quality:
+        return None
+    channels, classes = config.fpn_channels, config.num_cell_classes
+    return MaskQuality(channels, config.mask_channels, config.box_head, classes, config.mask_size // 2)
+
+
+def _class_offsets(config: ModelConfig) -> Tensor | None:
+    """What training adds to the class logits. Raises ValueError without a share for each class."""
+    if not config.logit_adjustment:
+        return None
+    shares = config.class_shares or ()
+    if len(shares) != config.num_cell_classes or min(shares) <= 0:
+        raise ValueError(
+            f"model.class_shares: expected a share above 0 for each of {config.num_cell_classes} classes, got "
+            f"{shares}; leave it out to take the data's"
+        )
+    return class_offsets(shares, config.logit_adjustment)
 
 
 def _cell_rpn(model: MaskRCNN, config: ModelConfig) -> CellRPN:
@@ -136,6 +167,9 @@ def _cell_roi_heads(model: MaskRCNN, config: ModelConfig) -> CellRoIHeads:
         mask_roi_pool=old.mask_roi_pool,
         mask_head=old.mask_head,
         mask_predictor=old.mask_predictor,
+        later_stages=[_box_stage(config) for _ in range(config.box_stages - 1)],
+        mask_quality=_mask_quality(config),
+        class_offsets=_class_offsets(config),
     )
 
 

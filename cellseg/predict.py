@@ -63,6 +63,8 @@ def detect_tiles(
         boxes = (boxes + boxes.new_tensor(tile.corner_xy * 2)) / boxes.new_tensor(tile.scale_xy * 2)
         if config.rescore:
             scores = scores * mask_certainty(masks, config.mask_threshold)
+        if config.mask_quality and "qualities" in found:
+            scores = scores * found["qualities"]
         kept.append(Detections(boxes, found["labels"], scores, masks))
     return kept
 

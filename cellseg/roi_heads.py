@@ -1,66 +1,33 @@
 """RoI heads of Mask R-CNN whose mask targets are sampled from label maps.
 
-Letters: R RoIs, P positive ones, M side of a mask, C classes, H x W size of the label maps.
+They come apart into `scored`, `chosen` and `masked`, so that several views of an image can agree in between.
+Letters: R RoIs, N detections, P positive RoIs, M side of a mask, C classes.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
-from torchvision.ops import box_iou
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from cellseg.distributed import mean_count
+from cellseg.box_stages import LEVELS, BoxStage, Level, box_losses, matched, refined
 from cellseg.label_maps import NetworkTarget
+from cellseg.mask_quality import MaskQuality, mask_ious, mask_quality_loss
+from cellseg.mask_targets import mask_loss, mask_targets
 from cellseg.matching import balanced
 
 Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
 Detections = dict[str, Tensor]
+Sizes = Sequence[tuple[int, int]]
 
 ROI_STEP = 16
 """masks are predicted for a multiple of so many RoIs"""
-
-
-def mask_targets(label_maps: Tensor, labels: Tensor, ids: Tensor, boxes_xyxy: Tensor, side: int) -> Tensor:
-    """Share (P, M, M) float32, 0..1, of cell (labels[p], ids[p]) at the bin centres of boxes (P, 4) in map pixels.
-
-    Bilinear between the centres of the four pixels around a bin centre, so that the 1/2 level lies on the cell's
-    outline; pixels beyond the map repeat its border. No mask is resized and none is larger than M x M.
-    """
-    height, width = label_maps.shape[-2:]
-    bins = (torch.arange(side, device=boxes_xyxy.device) + 0.5) / side
-    xs = boxes_xyxy[:, 0, None] + bins * (boxes_xyxy[:, 2] - boxes_xyxy[:, 0])[:, None] - 0.5  # (P, M)
-    ys = boxes_xyxy[:, 1, None] + bins * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])[:, None] - 0.5
-    left, top = xs.floor(), ys.floor()
-    right_share, bottom_share = (xs - left)[:, None, :], (ys - top)[:, :, None]
-    x0, x1 = (left.long() + k for k in (0, 1))
-    y0, y1 = (top.long() + k for k in (0, 1))
-    plane = (labels - 1)[:, None, None]
-
-    def inside(rows: Tensor, columns: Tensor) -> Tensor:
-        found = label_maps[plane, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-        return (found == ids[:, None, None]).float()  # (P, M, M)
-
-    upper = torch.lerp(inside(y0, x0), inside(y0, x1), right_share.expand(-1, side, -1))
-    lower = torch.lerp(inside(y1, x0), inside(y1, x1), right_share.expand(-1, side, -1))
-    return torch.lerp(upper, lower, bottom_share.expand(-1, -1, side))
-
-
-def mask_loss(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    """Mean binary cross entropy of the logits (P, C + 1, M, M) of each RoI's own class; 0 without a positive RoI."""
-    own = logits[torch.arange(len(logits), device=logits.device), labels]
-    return F.binary_cross_entropy_with_logits(own, shares, reduction="sum") / mean_count(own.new_full((), own.numel()))
-
-
-def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
-    """Of R RoIs: mean cross entropy (R, C + 1), and smooth L1 of the deltas of each one's own class, also by R."""
-    count = mean_count(logits.new_full((), len(labels)))
-    own = deltas.view(len(labels), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
-    moved = F.smooth_l1_loss(own, aims, beta=1 / 9, reduction="none").sum(dim=1)
-    return F.cross_entropy(logits, labels, reduction="sum") / count, (moved * (labels > 0)).sum() / count
+SMALLEST = 1e-2
+"""pixels: detections of a smaller side are dropped"""
 
 
 class Samples(NamedTuple):
@@ -69,7 +36,14 @@ class Samples(NamedTuple):
     boxes: Tensor  # (R, 4) network pixels
     cells: Tensor  # (R,) index of the cell that each finds, or the number of cells
     labels: Tensor  # (R,) class 1..C, or 0 background
-    aims: Tensor  # (R, 4) box deltas to the cell
+    aims_at: Tensor  # (R, 4) the cell's box
+
+
+class Masks(NamedTuple):
+    """What the mask branch says of the detections of one image."""
+
+    probabilities: Tensor  # (N, M, M)
+    qualities: Tensor | None  # (N,) expected IoU with the cell, 0..1; None without a head for it
 
 
 def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
@@ -83,6 +57,21 @@ class CellRoIHeads(RoIHeads):
 
     bf16 = False
 
+    def __init__(
+        self,
+        *branches: Any,
+        later_stages: Sequence[BoxStage] = (),
+        mask_quality: MaskQuality | None = None,
+        class_offsets: Tensor | None = None,
+        **options: Any,
+    ) -> None:
+        """With the stages of a cascade after the first, a mask-IoU head, and what training adds to logits (C + 1,)."""
+        super().__init__(*branches, **options)
+        self.later_stages = nn.ModuleList(later_stages)
+        self.mask_quality = mask_quality
+        self.class_offsets: Tensor | None
+        self.register_buffer("class_offsets", class_offsets, persistent=False)
+
     def forward(
         self,
         features: Features,
@@ -93,80 +82,178 @@ class CellRoIHeads(RoIHeads):
     ) -> tuple[list[Detections], Losses]:
         """Losses in training; detections with `masks` (N, M, M) in their boxes, network pixels, otherwise.
 
-        Masks are made for detections whose centres lie in the cores (images, 4), and the others are left out.
+        Masks are made for detections whose centres lie in the cores (images, 4), and the others are left out. With a
+        mask-IoU head detections have `qualities` (N,).
         """
         if self.training:
             if targets is None:
                 raise ValueError("roi_heads: expected targets in training, got None")
             return [], self._losses(features, proposals, image_shapes, targets)
-        class_logits, box_regression = self._box_branch(features, proposals, image_shapes)
-        boxes, scores, labels = self.postprocess_detections(class_logits, box_regression, proposals, image_shapes)
+        scored = zip(*self.scored(features, proposals, image_shapes), image_shapes, strict=True)
+        found = [self.chosen(*each) for each in scored]
         if cores is not None:
-            kept = [centred_in(each, core) for each, core in zip(boxes, cores, strict=True)]
-            boxes, scores, labels = (
-                [each[owned] for each, owned in zip(values, kept, strict=True)] for values in (boxes, scores, labels)
-            )
-        logits = self._mask_branch(features, boxes, image_shapes)
-        masks = maskrcnn_inference(logits, labels)
+            owned = [centred_in(each["boxes"], core) for each, core in zip(found, cores, strict=True)]
+            found = [
+                {name: values[kept] for name, values in each.items()} for each, kept in zip(found, owned, strict=True)
+            ]
+        boxes, labels = ([each[name] for each in found] for name in ("boxes", "labels"))
         return [
-            {"boxes": b, "labels": n, "scores": s, "masks": m[:, 0]}
-            for b, n, s, m in zip(boxes, labels, scores, masks, strict=True)
+            with_masks(each, masks)
+            for each, masks in zip(found, self.masked(features, boxes, labels, image_shapes), strict=True)
         ], {}
 
+    def scored(
+        self, features: Features, proposals: Sequence[Tensor], sizes_hw: Sizes
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Per image, of its R proposals: probabilities (R, C + 1) and boxes (R, C + 1, 4), not clipped.
+
+        Of a cascade, the mean probability over the stages, and the last stage's boxes.
+        """
+        probabilities, boxes = [], list(proposals)
+        for level, stage in zip(LEVELS, self._stages(), strict=False):
+            logits, deltas = self._box_branch(stage, features, boxes, sizes_hw)
+            probabilities.append(F.softmax(logits, -1))
+            decoded = level.coder.decode_single(deltas, torch.cat(boxes)).view(len(deltas), deltas.shape[1] // 4, 4)
+            if self.later_stages:
+                boxes = refined(boxes, decoded[:, 0], sizes_hw)
+        counts = [len(each) for each in proposals]
+        every = decoded.expand(-1, logits.shape[1], -1)
+        return list(torch.split(torch.stack(probabilities).mean(dim=0), counts)), list(torch.split(every, counts))
+
+    def chosen(self, probabilities: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Detections:
+        """What `scored` says of one image, as `boxes` (N, 4), `scores`, `labels`: over the threshold, after NMS."""
+        rois, labels = (probabilities[:, 1:] > self.score_thresh).nonzero(as_tuple=True)
+        scores, labels = probabilities[rois, labels + 1], labels + 1
+        found = clip_boxes_to_image(boxes[rois, labels], size_hw)
+        large = remove_small_boxes(found, SMALLEST)
+        found, scores, labels = found[large], scores[large], labels[large]
+        kept = batched_nms(found, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": found[kept], "scores": scores[kept], "labels": labels[kept]}
+
+    def masked(
+        self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor], sizes_hw: Sizes
+    ) -> list[Masks]:
+        """Per image, masks of its boxes (N, 4) of classes (N,), network pixels."""
+        counts, own = [len(each) for each in boxes], torch.cat(list(labels))
+        logits, pooled = self._mask_branch(features, boxes, sizes_hw)
+        probabilities = logits.sigmoid()[torch.arange(len(own), device=own.device), own]
+        if self.mask_quality is None:
+            return [Masks(each, None) for each in torch.split(probabilities, counts)]
+        ious = self._quality_branch(pooled, probabilities).gather(1, own[:, None] - 1)[:, 0].clamp(0, 1)
+        return [
+            Masks(*each) for each in zip(torch.split(probabilities, counts), torch.split(ious, counts), strict=True)
+        ]
+
     def _losses(
-        self,
-        features: Features,
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: Sequence[NetworkTarget],
+        self, features: Features, proposals: list[Tensor], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
     ) -> Losses:
         samples = [self._samples(*each) for each in zip(proposals, targets, strict=True)]
-        labels, aims = torch.cat([each.labels for each in samples]), torch.cat([each.aims for each in samples])
-        class_logits, deltas = self._box_branch(features, [each.boxes for each in samples], image_shapes)
-        classifier, box = box_losses(class_logits, deltas, labels, aims)
         positive = [Samples(*(values[each.labels > 0] for values in each)) for each in samples]
-        logits = self._mask_branch(features, [each.boxes for each in positive], image_shapes)
-        shares = [self._shares(target, each, logits.shape[-1]) for target, each in zip(targets, positive, strict=True)]
-        mask = mask_loss(logits, torch.cat([each.labels for each in positive]), torch.cat(shares))
-        return {"loss_classifier": classifier, "loss_box_reg": box, "loss_mask": mask}
+        return self._box_losses(features, samples, sizes_hw, targets) | self._mask_losses(
+            features, positive, sizes_hw, targets
+        )
+
+    def _box_losses(
+        self, features: Features, samples: Sequence[Samples], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
+    ) -> Losses:
+        """The losses of all stages, each on the boxes that the stage before it made."""
+        losses: list[tuple[Tensor, Tensor]] = []
+        boxes = [each.boxes for each in samples]
+        for level, stage in zip(LEVELS, self._stages(), strict=False):
+            if losses:
+                samples = [_matched(*each, level) for each in zip(boxes, targets, strict=True)]
+            logits, deltas = self._box_branch(stage, features, boxes, sizes_hw)
+            rois, labels, aims_at = (
+                torch.cat([getattr(each, name) for each in samples]) for name in ("boxes", "labels", "aims_at")
+            )
+            if self.class_offsets is not None:
+                logits = logits + self.class_offsets
+            classifier, box = box_losses(logits, deltas, labels, level.coder.encode_single(aims_at, rois))
+            losses.append((level.weight * classifier, level.weight * box))
+            if self.later_stages:
+                boxes = refined(boxes, level.coder.decode_single(deltas.detach(), rois), sizes_hw)
+        classifiers, regressions = zip(*losses, strict=True)
+        return {"loss_classifier": torch.stack(classifiers).sum(), "loss_box_reg": torch.stack(regressions).sum()}
+
+    def _mask_losses(
+        self, features: Features, positive: Sequence[Samples], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
+    ) -> Losses:
+        logits, pooled = self._mask_branch(features, [each.boxes for each in positive], sizes_hw)
+        labels = torch.cat([each.labels for each in positive])
+        per_image = list(zip(targets, positive, strict=True))
+        shares = [self._shares(target, each, logits.shape[-1]) for target, each in per_image]
+        losses = {"loss_mask": mask_loss(logits, labels, torch.cat(shares))}
+        if self.mask_quality is None:
+            return losses
+        drawn = logits.detach().sigmoid()[torch.arange(len(labels), device=labels.device), labels]
+        ious = [
+            mask_ious(mask, share, _on_map(each.boxes, target), target, each.cells, _on_map(each.aims_at, target))
+            for mask, share, (target, each) in zip(
+                torch.split(drawn, [len(each.labels) for each in positive]), shares, per_image, strict=True
+            )
+        ]
+        expected = self._quality_branch(pooled, drawn)
+        return losses | {"loss_mask_quality": mask_quality_loss(expected, labels, torch.cat(ious))}
 
     def _samples(self, proposals: Tensor, target: NetworkTarget) -> Samples:
-        """Some of the proposals and cells, each with the cell that it overlaps most; positive from IoU .5 on."""
-        nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
+        """Some of the proposals and cells, each with the cell that it overlaps most."""
         boxes = torch.cat([proposals, target["boxes"]])
-        cells = torch.cat([target["boxes"], nothing])
-        ious = torch.cat([box_iou(target["boxes"], boxes), boxes.new_zeros(1, len(boxes))])
-        overlaps, found = ious.max(dim=0)
-        labels = torch.cat([target["labels"], target["labels"].new_zeros(1)])[found]
-        labels = labels * (overlaps >= self.proposal_matcher.high_threshold)
+        all_of_them = _matched(boxes, target, LEVELS[0])
         sampler = self.fg_bg_sampler
         looked_at, chosen = balanced(
-            labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
+            all_of_them.labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
         )
         kept = looked_at[chosen]
-        aims = self.box_coder.encode_single(cells[found[kept]], boxes[kept])
-        return Samples(boxes[kept], found[kept], labels[kept], aims)
+        return Samples(*(values[kept] for values in all_of_them))
 
     @staticmethod
     def _shares(target: NetworkTarget, positive: Samples, side: int) -> Tensor:
         """Mask targets (P, M, M) of the positive samples of an image."""
-        on_map = positive.boxes / target["map_scale"].repeat(2)
         labels, ids = target["labels"][positive.cells], target["ids"][positive.cells]
-        return mask_targets(target["label_maps"], labels, ids, on_map, side)
+        return mask_targets(target["label_maps"], labels, ids, _on_map(positive.boxes, target), side)
+
+    def _stages(self) -> list[BoxStage]:
+        """All stages, the first one made of torchvision's attributes, whose names pretrained weights have."""
+        return [BoxStage(self.box_head, self.box_predictor), *self.later_stages]
 
     def _box_branch(
-        self, features: Features, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
+        self, stage: BoxStage, features: Features, boxes: Sequence[Tensor], sizes_hw: Sizes
     ) -> tuple[Tensor, Tensor]:
-        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        """Class logits and box deltas of the RoIs of all images."""
+        pooled = self.box_roi_pool(features, list(boxes), list(sizes_hw))
         with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits, regression = self.box_predictor(self.box_head(pooled))
-        return logits.float(), regression.float()
+            logits, deltas = stage(pooled)
+        return logits.float(), deltas.float()
 
-    def _mask_branch(self, features: Features, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        pooled = self.mask_roi_pool(features, boxes, image_shapes)
-        count = len(pooled)
-        if not self.training:  # a CPU keeps code for every number of RoIs that it meets, some MB each
-            pooled = F.pad(pooled, (0, 0, 0, 0, 0, 0, 0, -count % ROI_STEP))
+    def _mask_branch(self, features: Features, boxes: Sequence[Tensor], sizes_hw: Sizes) -> tuple[Tensor, Tensor]:
+        """Mask logits (N, C + 1, M, M) of the RoIs of all images, and the features that they are made of."""
+        pooled = self.mask_roi_pool(features, list(boxes), list(sizes_hw))
         with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.mask_predictor(self.mask_head(pooled))[:count]
-        return logits.float()
+            logits: Tensor = self.mask_predictor(self.mask_head(self._padded(pooled)))[: len(pooled)]
+        return logits.float(), pooled
+
+    def _quality_branch(self, pooled: Tensor, probabilities: Tensor) -> Tensor:
+        """Expected IoU (N, C) of masks (N, M, M)."""
+        assert self.mask_quality is not None
+        with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
+            ious: Tensor = self.mask_quality(self._padded(pooled), self._padded(probabilities))[: len(pooled)]
+        return ious.float()
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """(N, …) with zeros added: a CPU keeps code for every number of RoIs that it meets, some MB each."""
+        return values if self.training else F.pad(values, (0, 0) * (values.ndim - 1) + (0, -len(values) % ROI_STEP))
+
+
+def with_masks(found: Detections, masks: Masks) -> Detections:
+    """Detections with `masks`, and `qualities` where there are any."""
+    qualities = {} if masks.qualities is None else {"qualities": masks.qualities}
+    return {**found, "masks": masks.probabilities, **qualities}
+
+
+def _matched(boxes_xyxy: Tensor, target: NetworkTarget, level: Level) -> Samples:
+    return Samples(boxes_xyxy, *matched(boxes_xyxy, target, level.positive_iou))
+
+
+def _on_map(boxes_xyxy: Tensor, target: NetworkTarget) -> Tensor:
+    """Boxes (…, 4) of network pixels in pixels of the label maps."""
+    return boxes_xyxy / target["map_scale"].repeat(2)

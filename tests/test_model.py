@@ -199,7 +199,7 @@ def test_masks_are_predicted_for_a_multiple_of_16_rois_and_are_as_for_each_alone
     model.roi_heads.mask_head.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
     features = model.backbone(model.transform([image_of(70, 90)])[0].tensors)
     boxes = model([image_of(70, 90)])[0]["boxes"]
-    together, alone = (model.roi_heads._mask_branch(features, [each], [(70, 90)]) for each in (boxes, boxes[:1]))
+    together, alone = (model.roi_heads._mask_branch(features, [each], [(70, 90)])[0] for each in (boxes, boxes[:1]))
     assert counts == [32, 32, 16]
     assert (len(boxes), len(together), len(alone)) == (19, 19, 1)
     assert torch.allclose(together[:1], alone, atol=1e-4)

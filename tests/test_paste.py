@@ -5,8 +5,8 @@ import torch
 from cellseg import paste as module
 from cellseg.codes import decode, encode
 from cellseg.label_maps import boxes_of
+from cellseg.mask_targets import mask_targets
 from cellseg.paste import paste
-from cellseg.roi_heads import mask_targets
 
 
 def ellipse(diameter, rng, side=64, cell=7):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
+from cellseg.box_stages import box_losses
+from cellseg.mask_targets import mask_loss, mask_targets
 from cellseg.model import build_model
-from cellseg.roi_heads import box_losses, mask_loss, mask_targets
 
 
 def square_map():
@@ -89,14 +90,14 @@ def test_a_roi_finds_the_cell_that_it_overlaps_most_from_one_half_on(micro):
     found = samples_of(micro, [near, half, less], cells, [3, 1])
     labels = {tuple(box): label for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)}
     assert labels == {tuple(near): 3, tuple(half): 1, tuple(less): 0, tuple(cells[0]): 3, tuple(cells[1]): 1}
-    own = found.aims[[found.boxes.tolist().index(cell) for cell in cells]]
-    assert torch.equal(own, torch.zeros(2, 4))  # a cell is its own aim
+    own = found.aims_at[[found.boxes.tolist().index(cell) for cell in cells]]
+    assert own.tolist() == cells  # a cell is its own aim
 
 
 def test_without_a_cell_all_rois_are_background(micro):
     found = samples_of(micro, [[0.0, 0.0, 10.0, 10.0]] * 3, [], [])
     assert found.labels.tolist() == [0, 0, 0]
-    assert torch.isfinite(found.aims).all()
+    assert (found.aims_at[:, 2:] > found.aims_at[:, :2]).all()  # so that their deltas are finite
 
 
 def test_positives_are_capped_at_their_share_of_the_rois(micro):

@@ -1,0 +1,98 @@
+"""Box heads in a cascade: each is trained on the boxes that the one before it made, at a higher IoU.
+
+Cascade R-CNN, arXiv 1712.00726. A single stage is torchvision's box head. Letters: R RoIs, N cells, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import box_iou, clip_boxes_to_image
+
+from cellseg.distributed import mean_count
+from cellseg.label_maps import Target
+
+
+@dataclass(frozen=True)
+class Level:
+    """What sets one stage apart from the others."""
+
+    positive_iou: float
+    """of a RoI with a cell, from which it is trained to find that cell"""
+    scale: float
+    """of the box deltas: the better the boxes, the smaller the moves"""
+    weight: float
+    """of its losses"""
+
+    @property
+    def coder(self) -> BoxCoder:
+        """Boxes <-> deltas."""
+        return BoxCoder((10 * self.scale, 10 * self.scale, 5 * self.scale, 5 * self.scale))
+
+
+LEVELS = (Level(0.5, 1, 1.0), Level(0.6, 2, 0.5), Level(0.7, 3, 0.25))
+"""of the paper"""
+
+
+class BoxStage(nn.Module):
+    """A box head and its predictor."""
+
+    def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.predictor = predictor
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (R, C + 1) and box deltas (R, 4 or 4 (C + 1)) of pooled features."""
+        logits, deltas = self.predictor(self.head(pooled))
+        return logits, deltas
+
+
+class Matched(NamedTuple):
+    """The cell that each RoI of an image finds."""
+
+    cells: Tensor  # (R,) index of it, or N where no cell meets the RoI
+    labels: Tensor  # (R,) class 1..C, or 0 background
+    aims_at: Tensor  # (R, 4) its box
+
+
+def matched(boxes_xyxy: Tensor, target: Target, positive_iou: float) -> Matched:
+    """For each box (R, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou."""
+    nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
+    cells = torch.cat([target["boxes"], nothing])
+    ious = torch.cat([box_iou(target["boxes"], boxes_xyxy), boxes_xyxy.new_zeros(1, len(boxes_xyxy))])
+    overlaps, found = ious.max(dim=0)
+    labels = torch.cat([target["labels"], target["labels"].new_zeros(1)])[found]
+    return Matched(found, labels * (overlaps >= positive_iou), cells[found])
+
+
+def refined(boxes_xyxy: Sequence[Tensor], decoded: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The RoIs of the next stage, per image: those decoded (R, 4) of all images, clipped, of a pixel at least."""
+    parts = torch.split(decoded.detach(), [len(each) for each in boxes_xyxy])
+    clipped = [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes_hw, strict=True)]
+    return [torch.cat([each[:, :2], torch.maximum(each[:, 2:], each[:, :2] + 1)], dim=1) for each in clipped]
+
+
+def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
+    """Of R RoIs: mean cross entropy (R, C + 1), and smooth L1 of the deltas of each one's own class, also by R.
+
+    Deltas are (R, 4 (C + 1)), or (R, 4) for all classes.
+    """
+    count = mean_count(logits.new_full((), len(labels)))
+    per_class = deltas.view(len(labels), -1, 4)
+    own = per_class[:, 0] if per_class.shape[1] == 1 else per_class[torch.arange(len(labels)), labels]
+    moved = F.smooth_l1_loss(own, aims, beta=1 / 9, reduction="none").sum(dim=1)
+    return F.cross_entropy(logits, labels, reduction="sum") / count, (moved * (labels > 0)).sum() / count
+
+
+def class_offsets(shares: Sequence[float], strength: float) -> Tensor:
+    """What training adds to the class logits (C + 1,), so that a rare class must win by more: none for background.
+
+    Logit adjustment, arXiv 2007.07314, among the cells alone: strength x log of each class's share, mean 0.
+    """
+    logs = torch.tensor(shares, dtype=torch.float32).log()
+    return torch.cat([torch.zeros(1), strength * (logs - logs.mean())])
