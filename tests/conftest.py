@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.dataset import DataSet, open_dataset
 from cellseg.experiment import Prepared, prepare
+from cellseg.label_maps import Target, target
 
 PURPLE, PINK = (110, 60, 170), (235, 200, 225)
 PLAIN = AugmentConfig(
@@ -99,3 +101,11 @@ def run_config(micro: ModelConfig) -> RunConfig:
         train=TrainConfig(learning_rate=1e-3, epochs=2, steps_per_epoch=2, batch=1),
         predict=PredictConfig(zoom=1.0, tile=128, overlap=32, proposals=30, detections=10),
     )
+
+
+@pytest.fixture
+def batch_of_two() -> tuple[list[torch.Tensor], list[Target]]:
+    """Two images (3, 72, 80) uint8 and their Targets: squares, with all four classes in the second."""
+    maps = [squares(number) for number in (0, 3)]
+    pixels = [np.where(each.any(axis=0)[:, :, None], PURPLE, PINK).astype(np.uint8).transpose(2, 0, 1) for each in maps]
+    return [torch.from_numpy(np.ascontiguousarray(each)) for each in pixels], [target(each) for each in maps]
