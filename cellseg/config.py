@@ -22,6 +22,7 @@ Backbone = Literal[
     "convnext_small",
     "convnext_base",
 ]
+Recipe = Literal["demo", "reference", "best", "best-cpu"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TORCHVISION_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -229,7 +230,7 @@ class PredictConfig:
 class RunConfig:
     """One training run, whole."""
 
-    recipe: Literal["demo", "reference", "best"] = "best"
+    recipe: Recipe = "best"
     """name of the recipe that the run started from"""
     seed: int = 0
     device: str = "auto"

@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from cellseg.command_line import user_errors_in_one_line
+from cellseg.config import Recipe
 from cellseg.data_folder import require_data
 
 
@@ -17,7 +18,7 @@ class Options:
 
     data: Path = Path("data")
     """folder with test_release/ and test_image_name_to_ids.json"""
-    recipe: Literal["demo", "reference", "best"] | None = None
+    recipe: Recipe | None = None
     """take the last training of this recipe; by default the last of any"""
     seed: int | None = None
     """take the last training with this seed; by default the last of any"""
