@@ -68,10 +68,10 @@ def fit_class(scores: Array, sides: Array, hits: Array) -> tuple[float, ...]:
 
 
 def calibrated(scores: "Tensor", boxes: "Tensor", labels: "Tensor", rows: Rows) -> "Tensor":
-    """Calibrated scores (N,) of detections with boxes (N, 4) xyxy in original pixels and labels (N,) 1..C."""
+    """Calibrated scores (N,) float32 of detections with boxes (N, 4) xyxy in original pixels and labels (N,) 1..C."""
+    scores, boxes = scores.float(), boxes.float()  # a bfloat16 has no room for logits
     slope, linear, square, constant = scores.new_tensor(rows)[labels - 1].unbind(1)
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
-    logs = sides.clamp(min=1).log().to(scores)
+    logs = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt().clamp(min=1).log()
     return (slope * scores.logit(EDGE) + linear * logs + square * logs**2 + constant).sigmoid()
 
 
@@ -142,7 +142,7 @@ def _claims(ious: Array, least: float) -> Array:
     left = ious.copy()
     hits = np.zeros(len(left), bool)
     for number, row in enumerate(left):  # a view: cells that are taken are out
-        best = int(np.argmax(row))
+        best = len(row) - 1 - int(np.argmax(row[::-1]))  # the last of equals, as pycocotools does
         if row[best] >= least:
             hits[number] = True
             left[:, best] = -1

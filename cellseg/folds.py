@@ -91,6 +91,7 @@ def train_folds(
     ) as run:
         if not run_id:
             write_run(runs / data.digest / run.id, config, root, kind=KIND)
+            log.info("%d folds: if interrupted, go on with --resume %s", config.dataset.folds, run.id)
         return _train_all(run, Family(config, root, data, experiment, runs, run.id, watchers))
 
 

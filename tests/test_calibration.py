@@ -1,6 +1,12 @@
+import contextlib
+import copy
+import io
+
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy.special import expit, logit
 
 from cellseg.calibration import (
@@ -61,6 +67,26 @@ def test_iou_one_half_is_enough_and_class_and_image_must_agree():
     assert true_positives(truth, results).tolist() == [True, False, False]
     assert true_positives(truth, [record(0, 9, score=0.9)]).tolist() == [False]
     assert true_positives(truth, []).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_true_positives_are_those_that_pycocotools_matches(seed):
+    rng = np.random.default_rng(seed)
+    cells = [record(*map(int, each)) for each in zip(rng.integers(0, 90, 25), rng.integers(5, 30, 25), strict=True)]
+    found = [record(*map(int, each)) for each in zip(rng.integers(0, 90, 60), rng.integers(5, 30, 60), strict=True)]
+    results = [{**each, "score": float(score)} for each, score in zip(found, rng.random(60), strict=True)]
+    truth = truth_of([{**cell, "area": 1, "iscrowd": 0} for cell in cells], classes=1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "segm")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    (of_image,) = (each for each in evaluation.evalImgs if each)
+    matched = {number - 1 for number, cell in zip(of_image["dtIds"], of_image["dtMatches"][0], strict=True) if cell}
+    assert 5 < len(matched) < 60
+    assert set(np.flatnonzero(true_positives(truth, results)).tolist()) == matched
 
 
 @pytest.mark.parametrize("row", [(0.6, -1.0, 0.3, -0.5), (1.8, 2.0, -0.4, -1.5), (1.0, 0.0, 0.0, 0.0)])
