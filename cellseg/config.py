@@ -8,7 +8,9 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 T = TypeVar("T")
 Backbone = Literal[
@@ -39,6 +41,10 @@ class DatasetConfig:
     """gray repeats the luminance three times"""
     validation_fraction: float = 0.2
     """share of the images held back, in whole groups; 0 trains on all"""
+    folds: int = 0
+    """0 holds back validation_fraction; K > 1 holds back fold `fold` of K"""
+    fold: int = 0
+    """which of the folds is held back, from 0"""
     grouped_split: bool = True
     """keep tiles of one source, or of one stain cluster, on one side of the split"""
     split_seed: int = 0
@@ -49,6 +55,14 @@ class DatasetConfig:
     """cells of fewer pixels (in the training window) are not trained on"""
     workers: int = 2
     """processes that load images beside the training process"""
+
+    def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise ValueError(f"dataset.folds: expected 0 or at least 2, got {self.folds}")
+        if not 0 <= self.fold < max(self.folds, 1):
+            raise ValueError(
+                f"dataset.fold: expected 0 to {max(self.folds, 1) - 1} with dataset.folds {self.folds}, got {self.fold}"
+            )
 
 
 @dataclass(frozen=True)
@@ -210,6 +224,8 @@ class PredictConfig:
     """multiply the score by the mask's expected IoU, where the model has a head for it"""
     pq_threshold: float = 0.5
     """score below which a cell is not drawn at the pq operating point"""
+    calibration: Annotated[tuple[tuple[float, ...], ...] | None, tyro.conf.Suppress] = None
+    """coefficients per class, fitted out of fold; None leaves scores as they are"""
 
     def __post_init__(self) -> None:
         if self.tile_batch < 1:
@@ -218,6 +234,11 @@ class PredictConfig:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"
             )
+        for label, row in enumerate(self.calibration or (), start=1):
+            if len(row) != 4 or not row[0] > 0:  # a score that rises must stay one
+                raise ValueError(
+                    f"predict.calibration: class {label}: expected 4 numbers, the first above 0, got {list(row)}"
+                )
 
     def scale_of(self, size_hw: Sequence[int]) -> float:
         """Network pixels per pixel of an image of this size."""

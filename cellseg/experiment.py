@@ -15,7 +15,7 @@ from cellseg.distributed import from_first, world
 from cellseg.fingerprint import Plan, apply, fingerprint, plan
 from cellseg.git import git_commit
 from cellseg.observers import Bar, Observers, Tracker
-from cellseg.splits import split
+from cellseg.splits import held_back
 from cellseg.train import EpochReport, Observer, fit
 from cellseg.whole_files import write_whole
 
@@ -51,13 +51,22 @@ class Trained:
 
 def prepare(config: RunConfig, root: Path) -> Prepared:
     """Read and check all training files, split them, and fill in what the config leaves to the Plan."""
+    return planned(config, root, opened(config, root))
+
+
+def opened(config: RunConfig, root: Path) -> DataSet:
+    """The data set, all of its training files read and checked."""
     data = open_dataset(root, config.dataset, config.model.num_cell_classes)
     log.info("%s: %d images, digest %s; %s", root, len(data), data.digest, data.channel_order_reason)
-    settings = config.dataset
-    train, validation = split(data, settings.validation_fraction, settings.split_seed, settings.grouped_split)
+    return data
+
+
+def planned(config: RunConfig, root: Path, data: DataSet) -> Prepared:
+    """An open data set, split, and the config with what it leaves to the Plan of the training images filled in."""
+    train, validation = held_back(data, config.dataset)
     found = plan(data, fingerprint(data, train), config)
     whole = Prepared(root, apply(config, found), found, data, train, validation)
-    return reduced(whole, settings.subset)
+    return reduced(whole, config.dataset.subset)
 
 
 def reduced(prepared: Prepared, subset: float) -> Prepared:
@@ -77,6 +86,11 @@ def reduced(prepared: Prepared, subset: float) -> Prepared:
         chosen.append(range(first, len(data)))
     reduced_config = replace(config, dataset=replace(config.dataset, subset=subset))
     return Prepared(prepared.root, reduced_config, prepared.plan, data, *chosen)
+
+
+def title(config: RunConfig) -> str:
+    """What tells trainings apart in a list of runs."""
+    return f"{config.recipe} · {config.model.backbone} · seed {config.seed}"
 
 
 def train_tracked(
@@ -113,7 +127,7 @@ def train_tracked(
         run_id=run_id,
     ) as run:
         folder = runs / data.digest / from_first(run.id)
-        _write_run(folder, prepared)
+        write_run(folder, config, prepared.root)
         tracker = Tracker(run, prepared.data, prepared.validation, config)
         bar = Bar(config, len(prepared.train), name)
         best = fit(
@@ -169,11 +183,13 @@ def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:
 def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:
     """best.pt of the newest training on the data with this digest whose config has the wanted fields.
 
-    Raises FileNotFoundError where there is none.
+    The networks of folds, which have not seen all images, do not count. Raises FileNotFoundError where there is none.
     """
     candidates = []
     for path in (runs / digest).glob("*/best.pt"):
         config = json.loads((path.parent / "run.json").read_text())["config"]
+        if config["dataset"].get("folds"):
+            continue
         if all(value is None or config[field] == value for field, value in wanted.items()):
             candidates.append(path)
     if not candidates:
@@ -184,8 +200,8 @@ def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:
     return max(candidates, key=lambda path: path.stat().st_mtime)
 
 
-def _write_run(folder: Path, prepared: Prepared) -> None:
-    """What --resume needs, also before the first epoch has ended."""
+def write_run(folder: Path, config: RunConfig, root: Path, **more: Any) -> None:
+    """What --resume needs, also before the first epoch has ended, and whatever else is to be known of the run."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"config": to_dict(prepared.config), "data": str(prepared.root.resolve())}
+    content = {"config": to_dict(config), "data": str(root.resolve()), **more}
     write_whole(json.dumps(content, indent=1), folder / "run.json")

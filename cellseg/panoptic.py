@@ -16,6 +16,7 @@ from cellseg.codes import Array, pixels_of
 Record = Mapping[str, Any]
 
 MATCH_IOU = 0.5  # above it a cell has at most one partner: Kirillov et al. 2019, section 4.1
+THRESHOLDS = tuple(number / 20 for number in range(1, 20))  # .05, .1, … .95
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,20 @@ def panoptic(truth: Mapping[str, Any], results: Sequence[Record], threshold: flo
         f1={label: len(ious[label]) / half for label, half in halves.items()},
         aji=intersection / union if union else 0.0,
     )
+
+
+def best_pq_threshold(truth: Mapping[str, Any], results: Sequence[Record]) -> float:
+    """The one of THRESHOLDS with the highest mean PQ over the classes of the truth, the lowest of several.
+
+    Raises ValueError for a truth without a cell.
+    """
+    if not truth["annotations"]:
+        raise ValueError("threshold of the pq operating point: expected a truth with cells, found none")
+
+    def mean_pq(threshold: float) -> float:
+        return float(np.mean([*panoptic(truth, results, threshold).pq.values()]))
+
+    return max(THRESHOLDS, key=mean_pq)
 
 
 def _by_image(records: Sequence[Record]) -> defaultdict[int, list[Record]]:

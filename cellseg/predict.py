@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellseg.calibration import calibrated
 from cellseg.codes import Array, nonempty
 from cellseg.config import PredictConfig
 from cellseg.model import CellRCNN, set_operating_point
@@ -65,6 +66,8 @@ def detect_tiles(
             scores = scores * mask_certainty(masks, config.mask_threshold)
         if config.mask_quality and "qualities" in found:
             scores = scores * found["qualities"]
+        if config.calibration is not None:
+            scores = calibrated(scores, boxes, found["labels"], config.calibration)
         kept.append(Detections(boxes, found["labels"], scores, masks))
     return kept
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cellseg.config import PredictConfig, RunConfig, TrainConfig, flat, from_dict, replaced, to_dict
+from cellseg.config import DatasetConfig, PredictConfig, RunConfig, TrainConfig, flat, from_dict, replaced, to_dict
 from cellseg.recipes import RECIPES
 
 
@@ -51,3 +51,31 @@ def test_a_short_side_scales_by_size_and_a_zoom_does_not():
     assert PredictConfig(zoom=1.5).scale_of((82, 35)) == 1.5
     assert PredictConfig(short_side=800).scale_of((400, 500)) == 2.0
     assert PredictConfig(short_side=800, long_side=1333).scale_of((400, 1333)) == 1.0
+
+
+def test_a_calibration_survives_json_and_is_short_in_a_log():
+    rows = ((1.25, -0.5, 0.03125, 0.0), (1.0, 0.0, 0.0, 0.0))
+    config = replaced(RunConfig(), {"predict.calibration": [list(row) for row in rows]})
+    assert config.predict.calibration == rows
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert len(str(flat(config)["predict.calibration"])) < 100
+
+
+@pytest.mark.parametrize("row", [(1.0, 0.0, 0.0), (0.0, 1.0, 1.0, 1.0), (-1.0, 0.0, 0.0, 0.0)])
+def test_a_calibration_that_turns_scores_round_or_misses_a_number_is_refused(row):
+    with pytest.raises(ValueError, match=r"predict\.calibration: class 2: expected 4 numbers, the first above 0"):
+        PredictConfig(calibration=((1.0, 0.0, 0.0, 0.0), row))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"folds": 1}, "folds: expected 0 or at least 2, got 1"),
+        ({"folds": -2}, "folds: expected 0 or at least 2, got -2"),
+        ({"folds": 5, "fold": 5}, "fold: expected 0 to 4 with dataset.folds 5, got 5"),
+        ({"fold": 1}, "fold: expected 0 to 0 with dataset.folds 0, got 1"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        DatasetConfig(**values)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "--artifacts-destination /shared/mlflow": "test_tracking.py tracks through such a server, on SQLite",
     "export MLFLOW_TRACKING_URI=http://server:5000": "test_tracking.py sets it",
     "mlflow ui": "test_tracking.py reads the same store through a real server",
+    "python experiments/final_train.py --folds 5": "test_scripts.py, in two folds",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",
     "optuna-dashboard sqlite:///optuna.db": "test_storage.py reads a study through it",

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from cellseg.codes import COUNTS, pixels_of, run_lengths
-from cellseg.panoptic import panoptic
+from cellseg.panoptic import best_pq_threshold, panoptic
 
 SIZE = (40, 60)
 
@@ -224,3 +224,23 @@ def test_many_codes_have_the_pixels_of_each_alone(masks):
 def test_counts_beyond_their_image_are_refused():
     with pytest.raises(ValueError, match=r"mask 1 of 2 .* cover 5 pixels of \[2, 2\]"):
         pixels_of([{"size": [2, 2], "counts": "04"}, {"size": [2, 2], "counts": "05"}])
+
+
+def test_the_best_pq_threshold_is_the_lowest_that_leaves_out_the_false_cells():
+    """Cells at .62 and .9, false ones at .32 and .58: .6 draws the cells alone."""
+    found = [(1, SQUARES[0][1], 0.9), (1, SQUARES[1][1], 0.62), (1, (48, 28, 5, 5), 0.58), (1, (48, 34, 5, 5), 0.32)]
+    truth, results = scene(SQUARES[:2], found)
+    assert best_pq_threshold(truth, results) == 0.6
+    assert panoptic(truth, results, 0.6).pq == {1: 1.0}
+
+
+def test_the_best_pq_threshold_weighs_classes_alike():
+    """A cell of class 2 at .22 is worth more than two false cells of class 1 among four true ones at .3."""
+    found = [(1, box, 0.9) for _, box in SQUARES[:4]] + [(1, (48, 28, 5, 5), 0.3), (1, (48, 34, 5, 5), 0.3)]
+    truth, results = scene([*SQUARES[:4], (2, (20, 32, 8, 8))], [*found, (2, (20, 32, 8, 8), 0.22)])
+    assert best_pq_threshold(truth, results) == 0.05  # 4 / (4 + 1) and 1, against 1 and 0
+
+
+def test_a_threshold_for_no_cells_is_refused():
+    with pytest.raises(ValueError, match="expected a truth with cells, found none"):
+        best_pq_threshold(*scene([], []))

@@ -313,3 +313,15 @@ def test_images_of_one_row_one_column_or_less_than_a_tile_are_as_the_whole(size_
     image = scene((1, 1, 2, 1, 200), size_hw=size_hw)
     image[-2:, -2:] = (250, 0, 3)
     assert found_in(image, TILED) == found_in(image)
+
+
+def test_scores_are_calibrated_by_class_and_original_size_after_they_are_rescored():
+    """Squares of 16 and 8 pixels at zoom 2, score 204 / 255 x .75 = .6; class 1 is doubled in logits, 2 loses log 8."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[4:20, 4:20] = (204, 0, 1)
+    image[40:48, 40:48] = (204, 0, 2)
+    config = replace(WHOLE, zoom=2.0, rescore=True, calibration=((2.0, 0.0, 0.0, 0.0), (1.0, -1.0, 0.0, 0.0)))
+    (found,) = detect(SquareFinder(certainty=0.75), image, config)
+    odds = {int(label): float(s / (1 - s)) for label, s in zip(found.labels, found.scores, strict=True)}
+    assert odds[1] == pytest.approx(1.5**2, rel=1e-4)
+    assert odds[2] == pytest.approx(1.5 / 8, rel=0.1)  # the resized square is a little wider

@@ -253,6 +253,25 @@ def test_a_process_that_is_killed_ends_the_run_of_all(project, store):
     assert store.get_run(new.info.run_id).info.status in ("KILLED", "FAILED")
 
 
+def test_folds_are_trained_before_the_network_that_is_handed_in(tmp_path):
+    write(tmp_path / "data", train=4, test=1)
+    script, few = ROOT / "experiments/final_train.py", [*SMALL, "--train.epochs", "1", "--train.steps-per-epoch", "1"]
+    said = run(tmp_path, script, *few, "--folds", "2")
+    assert re.search(r"out of fold AP50  0\.\d{3}, calibrated 0\.\d{3}", said)
+    parent = re.search(r"folds +(\w+); the final network has seen all images for 1 epochs", said)[1]
+    final = re.search(r"checkpoint (.+best\.pt)", said)[1]
+    assert len(list(tmp_path.glob("experiments/runs/*/*/best.pt"))) == 3
+    assert final in run(tmp_path, ROOT / "experiments/submit.py")
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("experiments/runs/*/*/best.pt")}
+    again = run(tmp_path, script, *few, "--resume", parent)
+    assert f"checkpoint {final}" in again
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    (place,) = tmp_path.glob(f"experiments/runs/*/{parent}")
+    assert "AP50" in run(tmp_path, "cellseg", "score", place / "out_of_fold.json", place / "truth.json")
+    assert "has 2 folds, got 3" in run(tmp_path, script, *few, "--folds", "3", "--resume", parent, code=2)
+    assert "ask for fewer folds" in run(tmp_path, script, *few, "--folds", "50", code=2)
+
+
 def wait_for(found, seconds=90):
     """What `found` returns as soon as it is something."""
     end = time.monotonic() + seconds

@@ -6,7 +6,7 @@ import tifffile
 
 from cellseg.config import DatasetConfig
 from cellseg.dataset import open_dataset
-from cellseg.splits import choose, groups_of, split, stain_clusters
+from cellseg.splits import choose, dealt, folds, groups_of, held_back, split, stain_clusters
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -138,3 +138,63 @@ def test_real_sets_split_near_the_fraction_and_in_whole_groups(name):
             assert not set(groups[train]) & set(groups[validation])
         if name == "consep":
             assert data.cell_counts[validation].any(axis=0).all()
+
+
+def test_each_image_is_held_back_in_one_fold_and_the_seed_decides(tmp_path):
+    data = tiny_set(tmp_path, [200] * 20)
+    found = folds(data, 5, 0, grouped=False)
+    assert np.bincount(found).tolist() == [4] * 5
+    for fold in range(5):  # two of each class
+        assert sorted((np.flatnonzero(found == fold) % 2).tolist()) == [0, 0, 1, 1]
+    assert np.array_equal(found, folds(data, 5, 0, grouped=False))
+    assert not np.array_equal(found, folds(data, 5, 1, grouped=False))
+
+
+def test_folds_keep_the_tiles_of_a_source_together(tmp_path):
+    data = tiny_set(tmp_path, [200] * 12, [f"set/slide_{number // 2}/{number}" for number in range(12)])
+    for seed in range(3):
+        found = folds(data, 3, seed, grouped=True).reshape(6, 2)
+        assert (found[:, 0] == found[:, 1]).all()
+        assert np.bincount(found[:, 0]).tolist() == [2, 2, 2]
+
+
+def test_a_fold_is_held_back_where_the_config_has_folds_and_a_share_where_not(tmp_path):
+    data = tiny_set(tmp_path, [200] * 9)
+    sides = [held_back(data, DatasetConfig(folds=3, fold=fold, grouped_split=False)) for fold in range(3)]
+    assert sorted(index for _, validation in sides for index in validation) == list(range(9))
+    for train, validation in sides:
+        assert sorted(train + validation) == list(range(9))
+        assert len(validation) == 3
+    config = DatasetConfig(validation_fraction=0.4, split_seed=3, grouped_split=False)
+    assert held_back(data, config) == split(data, 0.4, 3, grouped=False)
+
+
+def test_more_folds_than_groups_are_refused(tmp_path):
+    data = tiny_set(tmp_path, [200] * 12, [f"set/slide_{number // 4}/{number}" for number in range(12)])
+    with pytest.raises(ValueError, match=r"as many groups .* as the 4 folds, found 3; ask for fewer"):
+        folds(data, 4, 0, grouped=True)
+    assert len(set(folds(data, 12, 0, grouped=False).tolist())) == 12
+
+
+def test_no_fold_is_empty_though_one_group_has_nearly_all():
+    groups = np.array([0] * 97 + [1, 2, 3])
+    for seed in range(5):
+        found = dealt(groups, np.ones((100, 1)), 4, seed)
+        assert sorted(np.bincount(found).tolist()) == [1, 1, 1, 97]
+
+
+def test_a_rare_class_is_dealt_to_as_many_folds_as_it_has_groups_for():
+    counts = np.tile([50, 0], (20, 1))
+    counts[[2, 5, 9], 1] = 1
+    for seed in range(5):
+        found = dealt(np.arange(20), counts, 4, seed)
+        assert len(set(found[[2, 5, 9]].tolist())) == 3
+        assert np.bincount(found).tolist() == [5] * 4
+
+
+def test_folds_balance_the_cells_beside_the_images():
+    counts = np.array([[90], [10]] * 6)
+    for seed in range(3):
+        found = dealt(np.arange(12), counts, 3, seed)
+        assert np.bincount(found, counts[:, 0]).tolist() == [200.0] * 3
+        assert np.bincount(found).tolist() == [4] * 3

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from test_calibration import record, truth_of
+
+from cellseg.out_of_fold import best_epoch, cross_fitted, judge, means_by_epoch, pooled
+
+
+def halves(scores_of):
+    """The truth of two images with 30 cells of class 1 each, and results of one fold an image.
+
+    scores_of gives the score of a right and of a false detection; a false one, three pixels wide, stands by each cell.
+    """
+    cells = [record(12 * n, 8, image_id=image) for image in (1, 2) for n in range(30)]
+    right, false = scores_of
+    folds = []
+    for image in (1, 2):
+        own = [cell for cell in cells if cell["image_id"] == image]
+        fold = [{**cell, "score": right} for cell in own]
+        folds.append(fold + [record(12 * n + 8, 3, score=false, image_id=image) for n in range(30)])
+    return truth_of(cells, classes=1), folds
+
+
+def test_the_epoch_is_chosen_by_the_mean_over_folds_and_the_earlier_wins_a_tie():
+    means = means_by_epoch([{1: 0.1, 2: 0.75, 3: 0.25}, {1: 0.3, 2: 0.25, 3: 0.75}])
+    assert means == {1: pytest.approx(0.2), 2: 0.5, 3: 0.5}
+    assert best_epoch(means) == 2
+
+
+def test_an_epoch_that_a_fold_has_not_validated_does_not_count():
+    assert means_by_epoch([{2: 0.9, 4: 0.1}, {4: 0.3}]) == {4: pytest.approx(0.2)}
+
+
+def test_results_of_folds_are_pooled_by_image_and_falling_score():
+    folds = [[record(0, 9, score=0.2, image_id=2), record(0, 9, score=0.3, image_id=2)], [record(0, 9, score=0.1)]]
+    assert [(each["image_id"], each["score"]) for each in pooled(folds)] == [(1, 0.1), (2, 0.3), (2, 0.2)]
+
+
+def test_scores_of_a_fold_are_calibrated_by_the_others_alone():
+    """In fold 1 all cells are right, in fold 2 only 20 of 30: each gets the other's share."""
+    truth, folds = halves((0.5, 0.5))
+    folds = [fold[:30] for fold in folds]
+    missed = {(2, 12 * n) for n in range(10)}
+    truth["annotations"] = [cell for cell in truth["annotations"] if (cell["image_id"], cell["bbox"][0]) not in missed]
+    scored = cross_fitted(truth, folds)
+    means = [np.mean([each["score"] for each in scored if each["image_id"] == image]) for image in (1, 2)]
+    assert means[0] == pytest.approx(2 / 3, abs=0.03)
+    assert means[1] > 0.9
+
+
+def test_a_calibration_that_ranks_better_is_kept_with_the_threshold_of_its_scores():
+    """Small false detections are as sure as the large right ones: size tells them apart."""
+    truth, folds = halves((0.5, 0.5))
+    learnt = judge(truth, [[*reversed(fold)] for fold in folds], 0.5)
+    assert learnt.calibration is not None
+    assert learnt.plain.metrics["AP50"] < 0.6
+    assert learnt.calibrated.metrics["AP50"] == pytest.approx(1)
+    assert learnt.calibrated.metrics["PQ"] == pytest.approx(1)
+    figures = learnt.figures()
+    assert figures["out_of_fold/calibrated/AP50"] == pytest.approx(1)
+    assert figures["out_of_fold/class1/AP50"] == learnt.plain.metrics["AP50"]
+    assert figures["out_of_fold/calibration_kept"] == 1
+
+
+def test_a_calibration_that_ranks_worse_is_dropped_and_the_threshold_is_that_of_the_plain_scores():
+    """Large cells are right in fold 1 and wrong in fold 2, small ones the other way: each fold misleads the other."""
+    truth, (first, second) = halves((0.8, 0.6))
+    cells = [{**each, "id": n} for n, each in enumerate([*first[:30], *second[30:]], start=1)]
+    second = [{**each, "score": 1.4 - each["score"]} for each in second]
+    learnt = judge({**truth, "annotations": cells}, [first, second], 0.5)
+    assert learnt.plain.metrics["AP50"] == pytest.approx(1)
+    assert learnt.calibrated.metrics["AP50"] < 0.9
+    assert learnt.calibration is None
+    assert 0.6 < learnt.pq_threshold <= 0.8
