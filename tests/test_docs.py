@@ -16,6 +16,9 @@ ELSEWHERE = {
     "make bench": "half an hour; test_benchmarks.py runs every claim on its smallest size",
     "python benchmarks/targets.py": "test_benchmarks.py, on its smallest size",
     "python benchmarks/gpu.py": "test_benchmarks.py, on a CPU",
+    "python benchmarks/accuracy.py --recipes reference torchvision demo --minutes 15 --seeds 0 1": (
+        "an hour and a half; test_accuracy.py, for two steps"
+    ),
     "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
     "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release/*.tif --out cells.json": (
         "test_cli.py, in two processes"

@@ -1,0 +1,154 @@
+"""What takes part in the accuracy benchmark: our recipes and the opponents, under one interface."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import opponent_training
+from ingredients import config_of
+from opponent_predict import predicted
+from opponent_training import Task, batches, train_steps
+from opponents import OPPONENTS, Opponent
+from pace import STEPS, Clock, Pace, Tell
+
+from cellseg.checkpoint import load_model
+from cellseg.codes import Array
+from cellseg.config import RunConfig, flat, replaced
+from cellseg.device import device_of
+from cellseg.experiment import Prepared, Silent, prepare
+from cellseg.fingerprint import fingerprint, sampling_weights
+from cellseg.git import git_commit
+from cellseg.loader import training_loader
+from cellseg.model import trainable_parameters
+from cellseg.predict import Result, predict
+from cellseg.progress import begin
+from cellseg.step import train_epoch
+from cellseg.train import fit
+
+EPOCH = 250
+"""most steps of one of our epochs, after which a checkpoint is written"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, asked for the held-out images."""
+
+    steps: int
+    seconds: float
+    parameters: int
+    results: list[Result]
+
+
+class Contestant(Protocol):
+    """One row of the benchmark."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The data set, split, and the Plan."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """All that its figures depend on beside data, seed, steps and device, as plain values."""
+
+    def step_seconds(self) -> float:
+        """Median seconds of a training step, loading included."""
+
+    def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
+        """Train, or go on in the folder with a training that was stopped, and predict."""
+
+
+def contestant(name: str, root: Path, device: str) -> Contestant:
+    """The row of a name, on the data set in root. Raises ValueError for a name that is not known."""
+    if name in OPPONENTS:
+        return Theirs(prepare(replaced(config_of("demo"), {"device": device}), root), OPPONENTS[name])
+    return Ours(prepare(replaced(config_of(name), {"device": device}), root))
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A recipe of ours."""
+
+    prepared: Prepared
+
+    def settings(self) -> Mapping[str, Any]:
+        """The fields that depart from their defaults, so that a new field with a default changes nothing."""
+        config = replaced(self.prepared.config, {"seed": 0, "device": "auto"})
+        defaults = flat(RunConfig())
+        return {name: value for name, value in flat(config).items() if value != defaults[name]}
+
+    def step_seconds(self) -> float:
+        """Median seconds of an optimiser step of a training that is thrown away."""
+        prepared, passes = self.prepared, self.prepared.config.train.accumulation
+        config = scheduled(prepared.config, STEPS)
+        progress = begin(config, device_of(config.device), None)
+        weights = sampling_weights(fingerprint(prepared.data, prepared.train), config.train)
+        pace = Pace(training_loader(prepared.data, prepared.train, weights, config), passes)
+        train_epoch(progress, progress.model, pace, config.train, passes * config.train.steps_per_epoch, Silent())
+        return pace.seconds
+
+    def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
+        """Train in epochs of at most EPOCH steps; the averaged weights after the last step are asked."""
+        prepared = self.prepared
+        config = scheduled(replaced(prepared.config, {"seed": seed}), steps)
+        folder.mkdir(parents=True, exist_ok=True)
+        clock, last = Clock(folder / "seconds.txt", steps, tell), folder / "last.pt"
+        fit(
+            config,
+            prepared.plan,
+            prepared.data,
+            prepared.train,
+            [],
+            folder,
+            clock,
+            commit=git_commit(),
+            resume=last.exists(),
+        )
+        model, _ = load_model(last, device_of(config.device))
+        done = config.train.epochs * config.train.steps_per_epoch
+        results = predict(model, held_out(prepared), config.predict)
+        return Trained(done, clock.seconds, trainable_parameters(model), results)
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """An opponent."""
+
+    prepared: Prepared
+    """of a recipe of ours: the split and the zoom"""
+    opponent: Opponent
+
+    @property
+    def task(self) -> Task:
+        """What it trains on."""
+        prepared = self.prepared
+        return Task(prepared.data, prepared.train, prepared.plan.zoom, prepared.config.device)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the opponent, and the zoom."""
+        return {**asdict(self.opponent), "zoom": self.prepared.plan.zoom}
+
+    def step_seconds(self) -> float:
+        """Median seconds of a step of a training that is thrown away."""
+        steps = STEPS
+        pace = Pace(batches(self.task, self.opponent, 0, range(steps)), 1)
+        state = opponent_training.begin(self.task, self.opponent, 0)
+        for _ in train_steps(state, pace, self.opponent, steps, 0):
+            pass
+        return pace.seconds
+
+    def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
+        """Train, and ask the network after the last step."""
+        state = opponent_training.fit(self.task, self.opponent, steps, seed, folder, tell)
+        results = predicted(state.model, held_out(self.prepared), self.opponent, self.prepared.plan.zoom)
+        return Trained(state.step, state.seconds, trainable_parameters(state.model), results)
+
+
+def scheduled(config: RunConfig, steps: int) -> RunConfig:
+    """The config with so many steps, or a few less, in equal epochs of at most EPOCH."""
+    epochs = -(-steps // EPOCH)
+    return replaced(config, {"train.epochs": epochs, "train.steps_per_epoch": steps // epochs})
+
+
+def held_out(prepared: Prepared) -> Iterator[tuple[int, Array]]:
+    """Id and image of each validation image."""
+    return ((prepared.data.records[index].image_id, prepared.data.image(index)) for index in prepared.validation)

@@ -1,0 +1,64 @@
+"""Recipes of the accuracy benchmark by name: `best+mask56-oversample` is `best` with one thing more and one less."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cellseg.config import RunConfig, replaced
+from cellseg.recipes import RECIPES
+
+Fields = Mapping[str, Any]
+
+INGREDIENTS: dict[str, Fields] = {
+    "blur-noise": {"augment.blur": 0.1, "augment.noise": 0.1},
+    "crop256": {"augment.crop": 256},
+    "extra-level": {"model.extra_level": True},
+    "four-stages": {"model.stages": 4},
+    "mask56": {"model.mask_size": 56},
+    "roi128": {"model.roi_batch": 128},
+    "scratch": {"model.weights": "none"},
+    "wide": {"model.fpn_channels": 128, "model.box_head": 256, "model.mask_channels": [64, 64]},
+}
+"""what `+name` sets"""
+OFF: dict[str, Fields] = {
+    "bf16": {"train.amp": False},
+    "channels-last": {"train.channels_last": False},
+    "clip": {"train.clip_norm": 0.0},
+    "color-jitter": {"augment.color_jitter": 0.0},
+    "ema": {"train.ema_decay": 0.0},
+    "flips": {"augment.flips": False, "augment.turns": False},
+    "oversample": {"train.oversample": False},
+    "rescore": {"predict.rescore": False},
+    "stain-jitter": {"augment.stain_jitter": 0.0},
+    "warmup": {"train.warmup_fraction": 0.0},
+    "zoom-jitter": {"augment.zoom_jitter": 1.0},
+}
+"""what `-name` sets: the same recipe without it"""
+SHARED: Fields = {
+    "dataset.grouped_split": True,
+    "dataset.split_seed": 0,
+    "dataset.validation_fraction": 0.2,
+    "dataset.subset": 1.0,
+    "train.patience": 0,
+}
+"""of all rows: they train on the same images, to the end of their schedules"""
+
+
+def config_of(name: str) -> RunConfig:
+    """The config that a name such as `demo+mask56-ema` stands for. Raises ValueError for one that is not known."""
+    changes = rf"(?:\+(?:{_any_of(INGREDIENTS)})|-(?:{_any_of(OFF)}))"
+    found = re.fullmatch(rf"({_any_of(RECIPES)})({changes}*)", name)
+    if not found:
+        raise ValueError(
+            f"recipe {name}: expected one of {', '.join(RECIPES)}, then +{', +'.join(INGREDIENTS)} or "
+            f"-{', -'.join(OFF)}, in any number"
+        )
+    config = RECIPES[found[1]]()
+    for change in re.findall(changes, found[2]):
+        config = replaced(config, (INGREDIENTS if change[0] == "+" else OFF)[change[1:]])
+    return replaced(config, SHARED)
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """A pattern of the names, the longest first: `copy-paste` is not `copy` without `paste`."""
+    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))

@@ -1,0 +1,109 @@
+"""What the accuracy benchmark has measured, as one JSON file for each data set."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cellseg.whole_files import write_whole
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a recipe trains on a device; measured once, so that the length of its schedule stays."""
+
+    recipe: str
+    config: str
+    """digest of its settings"""
+    data: str
+    """digest of the data"""
+    device: str
+    step_s: float
+    """median seconds of a training step, loading included"""
+    load: str
+    """of the machine in the minute before: 0 where it was quiet"""
+    date: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What one rate is measured for."""
+        return self.recipe, self.config, self.data, self.device
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one finished training brought."""
+
+    recipe: str
+    seed: int
+    budget: str
+    """such as "15 min" or "200 steps\""""
+    config: str
+    """digest of its settings"""
+    data: str
+    """digest of the data"""
+    device: str
+    steps: int
+    seconds: float
+    """of the training, without validation"""
+    parameters: int
+    metrics: Mapping[str, float]
+    """of evaluate.Scores, on the held-out images"""
+    per_class: Mapping[str, Mapping[str, float]]
+    held_out: tuple[str, ...]
+    """names of the images"""
+    date: str
+    commit: str
+    torch: str
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """What one record is kept for: a new one with another config takes the place of the old."""
+        return self.recipe, self.seed, self.budget, self.data, self.device
+
+
+@dataclass(frozen=True)
+class Book:
+    """All rates and records of a data set."""
+
+    rates: tuple[Rate, ...] = ()
+    records: tuple[Record, ...] = ()
+
+    def rate(self, recipe: str, config: str, data: str, device: str) -> Rate | None:
+        """The rate that was measured for just this, if one was."""
+        return next((each for each in self.rates if each.key == (recipe, config, data, device)), None)
+
+    def record(self, recipe: str, seed: int, budget: str, config: str, data: str, device: str) -> Record | None:
+        """The finished training of just this, if there is one."""
+        key = recipe, seed, budget, data, device
+        return next((each for each in self.records if each.key == key and each.config == config), None)
+
+    def having(self, entry: Rate | Record) -> "Book":
+        """The book with an entry more, in place of one with its key."""
+        if isinstance(entry, Rate):
+            return replace(self, rates=(*(each for each in self.rates if each.key != entry.key), entry))
+        return replace(self, records=(*(each for each in self.records if each.key != entry.key), entry))
+
+
+def read(path: Path) -> Book:
+    """The book of a file; an empty one where there is none."""
+    if not path.exists():
+        return Book()
+    content = json.loads(path.read_text())
+    records = [Record(**each | {"held_out": tuple(each["held_out"])}) for each in content["records"]]
+    return Book(tuple(Rate(**each) for each in content["rates"]), tuple(records))
+
+
+def add(entry: Rate | Record, path: Path) -> Book:
+    """Write an entry beside those that the file has by now, and return them all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    book = read(path).having(entry)
+    write_whole(json.dumps(asdict(book), indent=1) + "\n", path)
+    return book
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """16 hex digits of plain settings, in any order."""
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
