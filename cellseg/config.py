@@ -26,6 +26,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TORCHVISION_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
 TORCHVISION_RATIOS = (0.5, 1.0, 2.0)
+OVERLAP = 128
+"""network pixels that neighbouring tiles share where neither a config nor a Plan says how many"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class ModelConfig:
     roi_batch: int = 512
     """proposals sampled per image for the box and mask losses"""
     roi_positive_fraction: float = 0.25
+    class_shares: tuple[float, ...] | None = None
+    """share of each class among the cells of the training set; None takes the Plan's"""
     parameter_limit: int = 200_000_000
     """more trainable parameters are refused; the competition's rule"""
 
@@ -181,8 +185,8 @@ class PredictConfig:
     """limit of the long side that goes with short_side"""
     tile: int = 1024
     """larger images are predicted in tiles of this side, network pixels; 0 takes every image whole"""
-    overlap: int = 128
-    """network pixels that neighbouring tiles share; should exceed the largest cell"""
+    overlap: int | None = None
+    """network pixels that neighbouring tiles share; should exceed the largest cell; None takes the Plan's"""
     tile_batch: int = 8
     """tiles per forward pass on CUDA; elsewhere they go one at a time, as more would cost memory and save no time"""
     proposals: int = 2000
@@ -203,10 +207,15 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.tile_batch < 1:
             raise ValueError(f"predict.tile_batch: expected at least 1, got {self.tile_batch}")
-        if self.tile and self.overlap >= self.tile:
+        if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"
             )
+
+    @property
+    def shared(self) -> int:
+        """The overlap, also of a config that no Plan was applied to."""
+        return min(OVERLAP, self.tile // 2) if self.overlap is None else self.overlap
 
     def scale_of(self, size_hw: Sequence[int]) -> float:
         """Network pixels per pixel of an image of this size."""
