@@ -72,6 +72,16 @@ class AugmentConfig:
     """probability of a Gaussian blur"""
     noise: float = 0.1
     """probability of Gaussian noise"""
+    copy_paste: int = 0
+    """cells of other training images, of rare classes first, that are pasted into a view at most"""
+    rare_windows: float = 0.0
+    """probability that a view is laid around a cell of a class drawn evenly, instead of anywhere"""
+
+    def __post_init__(self) -> None:
+        if self.copy_paste < 0:
+            raise ValueError(f"augment.copy_paste: expected a number of cells, 0 or more, got {self.copy_paste}")
+        if not 0 <= self.rare_windows <= 1:
+            raise ValueError(f"augment.rare_windows: expected a probability from 0 to 1, got {self.rare_windows}")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Letters: B images of a batch.
 
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from cellseg.augment import random_view
 from cellseg.codes import Array
 from cellseg.config import RunConfig
+from cellseg.copy_paste import Donors, donors_of, pasted
 from cellseg.dataset import DataSet
 from cellseg.distributed import world
 from cellseg.images import recolored
@@ -44,9 +46,16 @@ class View(NamedTuple):
 class TrainingViews(Dataset[View]):
     """Random views, asked for by (epoch, draw, image): the same three give the same view in any worker."""
 
-    def __init__(self, data: DataSet, config: RunConfig) -> None:
+    def __init__(self, data: DataSet, config: RunConfig, indices: Sequence[int] = ()) -> None:
+        """Of any image of the data; cells that are pasted come from the images with these indices."""
         self.data = data
         self.config = config
+        self.indices = indices
+
+    @cached_property
+    def donors(self) -> Donors:
+        """The cells that may be pasted, found once in each process."""
+        return donors_of(self.data, self.indices, self.config.dataset.minimum_area)
 
     def __getitem__(self, key: tuple[int, int, int]) -> View:
         """The view of an epoch, a draw and an image."""
@@ -54,7 +63,9 @@ class TrainingViews(Dataset[View]):
         image = self.data.image(index)
         seed = np.random.SeedSequence([self.config.seed, epoch, draw, index])
         scale = self.config.predict.scale_of(image.shape[:2])
-        view, window = random_view(image, self.data.label_maps(index), self.config.augment, scale, seed)
+        augment = self.config.augment
+        paste = partial(pasted, donors=self.donors, index=index, config=augment) if augment.copy_paste else None
+        view, window = random_view(image, self.data.label_maps(index), augment, scale, seed, paste)
         view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
         cells = target(window, self.config.dataset.minimum_area)
@@ -105,7 +116,7 @@ def training_loader(data: DataSet, indices: Sequence[int], weights: Array, confi
     """A loader of Batches; set `loader.batch_sampler.epoch` before each epoch."""
     workers = config.dataset.workers
     return _Loader(
-        TrainingViews(data, config),  # type: ignore[arg-type]
+        TrainingViews(data, config, indices),  # type: ignore[arg-type]
         batch_sampler=EpochBatches(indices, weights, config),
         num_workers=workers,
         collate_fn=collate,
