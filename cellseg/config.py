@@ -76,12 +76,15 @@ class AugmentConfig:
     """cells of other training images, of rare classes first, that are pasted into a view at most"""
     rare_windows: float = 0.0
     """probability that a view is laid around a cell of a class drawn evenly, instead of anywhere"""
+    least_share: float = 0.0
+    """cells of which a view shows less than this share of their pixels are no cells and no background to it"""
 
     def __post_init__(self) -> None:
         if self.copy_paste < 0:
             raise ValueError(f"augment.copy_paste: expected a number of cells, 0 or more, got {self.copy_paste}")
-        if not 0 <= self.rare_windows <= 1:
-            raise ValueError(f"augment.rare_windows: expected a probability from 0 to 1, got {self.rare_windows}")
+        for name in ("rare_windows", "least_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name}: expected a share from 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

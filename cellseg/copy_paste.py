@@ -48,6 +48,8 @@ class Donors:
     ids: Array
     boxes: Array
     """(N, 4) int64 xyxy, pixels"""
+    last_id: int
+    """largest id of the images, so that what is pasted has the id of no cell of the whole image"""
 
     @cached_property
     def weights(self) -> Array:
@@ -72,7 +74,7 @@ class Patch:
 
 def donors_of(source: Source, indices: Sequence[int], minimum_area: int = 1) -> Donors:
     """The cells of these images that have so many pixels and lie, with their rim, inside their image."""
-    images, labels, ids, boxes = [], [], [], []
+    images, labels, ids, boxes, last_id = [], [], [], [], 0
     for index in indices:
         label_maps = source.label_maps(index)
         cells = target(label_maps, minimum_area)
@@ -83,6 +85,7 @@ def donors_of(source: Source, indices: Sequence[int], minimum_area: int = 1) -> 
         labels.append(cells["labels"].numpy()[whole])
         ids.append(cells["ids"].numpy()[whole])
         boxes.append(corners[whole])
+        last_id = max(last_id, int(label_maps.max()))
     nothing = np.empty(0, np.int64)
     return Donors(
         source,
@@ -90,6 +93,7 @@ def donors_of(source: Source, indices: Sequence[int], minimum_area: int = 1) -> 
         np.concatenate([nothing, *labels]),
         np.concatenate([nothing, *ids]),
         np.concatenate([np.empty((0, 4), np.int64), *boxes]),
+        last_id,
     )
 
 
@@ -111,7 +115,7 @@ def pasted(
         if place := _place(free, patch.alpha > 0, rng):
             image[place] = _blended(image, free, patch, place)
             cell = patch.alpha == 1
-            label_maps[patch.label - 1][place][cell] = label_maps.max() + 1
+            label_maps[patch.label - 1][place][cell] = max(donors.last_id, label_maps.max()) + 1
             free[place] &= ~cell
     return image, label_maps
 

@@ -21,7 +21,7 @@ from cellseg.copy_paste import Donors, donors_of, pasted
 from cellseg.dataset import DataSet
 from cellseg.distributed import world
 from cellseg.images import recolored
-from cellseg.label_maps import Target, target
+from cellseg.label_maps import Target, areas_by_id, target, without_slivers
 
 
 class Batch(NamedTuple):
@@ -51,6 +51,7 @@ class TrainingViews(Dataset[View]):
         self.data = data
         self.config = config
         self.indices = indices
+        self._areas: dict[int, dict[int, int]] = {}
 
     @cached_property
     def donors(self) -> Donors:
@@ -65,10 +66,15 @@ class TrainingViews(Dataset[View]):
         scale = self.config.predict.scale_of(image.shape[:2])
         augment = self.config.augment
         paste = partial(pasted, donors=self.donors, index=index, config=augment) if augment.copy_paste else None
-        view, window = random_view(image, self.data.label_maps(index), augment, scale, seed, paste)
+        label_maps = self.data.label_maps(index)
+        view, window = random_view(image, label_maps, augment, scale, seed, paste)
         view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
         cells = target(window, self.config.dataset.minimum_area)
+        if augment.least_share:
+            if index not in self._areas:
+                self._areas[index] = areas_by_id(label_maps)
+            cells = without_slivers(cells, self._areas[index], augment.least_share)
         (sampling,) = seed.spawn(1)[0].generate_state(1).tolist()
         return View(pixels, cells, self.data.records[index].name, sampling)
 

@@ -67,7 +67,7 @@ class Samples(NamedTuple):
     """The RoIs of one image that a step trains on."""
 
     boxes: Tensor  # (R, 4) network pixels
-    cells: Tensor  # (R,) index of the cell that each finds, or the number of cells
+    cells: Tensor  # (R,) index of the cell that each finds, or one beyond them
     labels: Tensor  # (R,) class 1..C, or 0 background
     aims: Tensor  # (R, 4) box deltas to the cell
 
@@ -131,13 +131,17 @@ class CellRoIHeads(RoIHeads):
         return {"loss_classifier": classifier, "loss_box_reg": box, "loss_mask": mask}
 
     def _samples(self, proposals: Tensor, target: NetworkTarget) -> Samples:
-        """Some of the proposals and cells, each with the cell that it overlaps most; positive from IoU .5 on."""
+        """Some of the proposals and cells, each with the cell that it overlaps most; positive from IoU .5 on.
+
+        A proposal that finds an ignored cell is left out.
+        """
         nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
         boxes = torch.cat([proposals, target["boxes"]])
-        cells = torch.cat([target["boxes"], nothing])
-        ious = torch.cat([box_iou(target["boxes"], boxes), boxes.new_zeros(1, len(boxes))])
+        cells = torch.cat([target["boxes"], target["ignored"], nothing])
+        ious = torch.cat([box_iou(cells[:-1], boxes), boxes.new_zeros(1, len(boxes))])
         overlaps, found = ious.max(dim=0)
-        labels = torch.cat([target["labels"], target["labels"].new_zeros(1)])[found]
+        left_out, background = target["labels"].new_full((len(target["ignored"]),), -1), target["labels"].new_zeros(1)
+        labels = torch.cat([target["labels"], left_out, background])[found]
         labels = labels * (overlaps >= self.proposal_matcher.high_threshold)
         sampler = self.fg_bg_sampler
         looked_at, chosen = balanced(

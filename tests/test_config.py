@@ -47,7 +47,9 @@ def test_a_dotted_name_that_is_no_field_is_refused(name):
         replaced(RunConfig(), {name: 1})
 
 
-@pytest.mark.parametrize(("field", "value"), [("copy_paste", -1), ("rare_windows", 1.5), ("rare_windows", -0.1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("copy_paste", -1), ("rare_windows", 1.5), ("rare_windows", -0.1), ("least_share", 2.0)]
+)
 def test_an_augmentation_that_cannot_be_is_refused(field, value):
     with pytest.raises(ValueError, match=rf"augment\.{field}: expected .*, got {value}"):
         replaced(RunConfig(), {f"augment.{field}": value})

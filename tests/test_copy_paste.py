@@ -130,8 +130,7 @@ def test_a_cell_with_no_background_around_it_keeps_its_colours():
     source = scene((1, 10, 10, 9, 9))
     source[1][1][source[1][0] == 0] = 7
     image, maps = first_pasted(scene(background=120), source, config=UPRIGHT)
-    new = (maps[0] > 0) & (maps[0] < 7)
-    assert np.unique(image[new]).tolist() == [21]
+    assert np.unique(image[maps[0] > 0]).tolist() == [21]
 
 
 def test_a_neighbour_that_touches_the_cell_stays_where_it_is():
@@ -172,6 +171,22 @@ def test_each_pasted_cell_has_an_id_of_its_own_above_all_others():
         assert all((maps == k).sum() == (l_shaped()[1] > 0).sum() for k in ids[1:])
         counts.add(len(ids) - 1)
     assert counts == {0, 1, 2, 3}
+
+
+def test_what_is_pasted_has_the_id_of_no_cell_of_the_image_that_the_view_does_not_show():
+    whole = scene(*((1, 20, 10 * k, 6, 6) for k in range(8)))
+    donors = donors_of(images_of(whole, l_shaped()), [0, 1])
+    window = slice(0, 60), slice(0, 30)
+    for seed in range(20):
+        _, maps = pasted(
+            whole[0][window],
+            whole[1][:, *window],
+            np.random.default_rng(seed),
+            donors,
+            0,
+            replace(CONFIG, copy_paste=2),
+        )
+        assert set(np.unique(maps)) - {0, 1, 2, 3} <= {10, 11}  # 9 is the last of both images
 
 
 def test_rare_classes_come_first_and_cells_of_a_class_come_alike():

@@ -84,6 +84,25 @@ def test_cells_of_images_that_are_held_back_are_never_pasted(data, run_config):
     assert labels == {1, 2, 3, 4}
 
 
+def test_slivers_are_ignored_and_whole_cells_are_not(data, run_config):
+    augment = replace(run_config.augment, crop=30, zoom_jitter=1.0, copy_paste=2)
+    plain, views = (
+        TrainingViews(data, replace(run_config, augment=replace(augment, least_share=share)), range(4))
+        for share in (0.0, 0.5)
+    )
+    ignored = 0
+    for draw in range(30):
+        before, after = plain[0, draw, draw % 4], views[0, draw, draw % 4]
+        assert torch.equal(before.image, after.image)
+        assert len(before.target["ignored"]) == 0
+        cells = {tuple(box.tolist()) for box in before.target["boxes"]}
+        left, slivers = ({tuple(box.tolist()) for box in after.target[name]} for name in ("boxes", "ignored"))
+        assert left | slivers == cells
+        assert {box for box in cells if (box[2] - box[0]) * (box[3] - box[1]) < 72} == slivers  # of 12 x 12 pixels
+        ignored += len(slivers)
+    assert ignored > 10
+
+
 def test_pasting_changes_no_other_random_number(data, run_config):
     config = replace(run_config, augment=replace(run_config.augment, zoom_jitter=1.0))
     plain = TrainingViews(data, config)
