@@ -84,7 +84,7 @@ def trained(checkpoint: Path) -> Path:
 
 def untrained(path: Path) -> Path:
     """The checkpoint of a network that has learnt nothing and takes no time: for tests."""
-    found = Plan("", ("a", "b", "c", "d"), "rgb", 1.0, 128, (8.0, 16.0, 32.0), (1.0,), 50, 20.0, 100)
+    found = Plan("", ("a", "b", "c", "d"), "rgb", 1.0, 128, (8.0, 16.0, 32.0), (1.0,), 50, 20.0, 100, 96)
     config = apply(demo(), found)
     save(Checkpoint(state_of(build_model(config.model)), config, found, "", 0, {}, {}), path)
     return path

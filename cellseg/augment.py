@@ -6,7 +6,7 @@ one, so that mirrored views would always be mirrored both ways.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,26 +15,41 @@ import numpy as np
 
 from cellseg.codes import Array
 from cellseg.config import AugmentConfig
+from cellseg.label_maps import boxes_of
 from cellseg.resampling import network_size, resized
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it asks the package index otherwise
 
 QUARTER_TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 """1, 2 and 3 of them, in the direction of np.rot90"""
+Window = tuple[slice, slice]
+Paste = Callable[[Array, Array, np.random.Generator], tuple[Array, Array]]
+"""(image, label maps) -> both, with something pasted into them"""
+RARE, PASTED = 1, 2
+"""the streams of random numbers that only some views draw from; the loader draws from stream 0"""
 
 
 def random_view(
-    image: Array, label_maps: Array, config: AugmentConfig, zoom: float, seed: np.random.SeedSequence
+    image: Array,
+    label_maps: Array,
+    config: AugmentConfig,
+    zoom: float,
+    seed: np.random.SeedSequence,
+    paste: Paste | None = None,
 ) -> tuple[Array, Array]:
     """A view of image (H, W, 3) uint8 at network size, and the window (C, h, w) of label_maps at native size.
 
-    The same seed gives the same view.
+    The same seed gives the same view. Paste sees the window as it is in the image.
     """
     geometry, *photometric = seed.generate_state(1 + len(_recolorings(config))).tolist()
     rng = np.random.default_rng(geometry)
     scale = zoom * float(np.exp(rng.uniform(-1, 1) * np.log(config.zoom_jitter)))
     rows, columns = _window(image.shape[:2], config.crop or 0, scale, rng)
+    if config.rare_windows:
+        rows, columns = _rare_window((rows, columns), label_maps, config.rare_windows, _stream(seed, RARE))
     image, label_maps = image[rows, columns], label_maps[:, rows, columns]
+    if paste:
+        image, label_maps = paste(image, label_maps, _stream(seed, PASTED))
     image, label_maps = _mirrored(image, label_maps, config, rng)
     size_hw = network_size(image.shape[:2], scale)
     if config.crop:  # one size for all whole windows: a network on a CPU is slow to meet new shapes
@@ -44,11 +59,32 @@ def random_view(
     return _recolored(resized(image, size_hw), config, photometric), np.ascontiguousarray(label_maps)
 
 
-def _window(size_hw: Sequence[int], crop: int, scale: float, rng: np.random.Generator) -> tuple[slice, slice]:
+def _stream(seed: np.random.SeedSequence, number: int) -> np.random.Generator:
+    """Random numbers beside those of the seed, which leave it as it is, as `spawn` does not."""
+    return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number)))
+
+
+def _window(size_hw: Sequence[int], crop: int, scale: float, rng: np.random.Generator) -> Window:
     """A random window of crop / scale pixels a side; a side that is shorter is taken whole."""
     side = round(crop / scale) if crop else max(size_hw)
     starts = [int(rng.integers(0, max(length - side, 0) + 1)) for length in size_hw]
     rows, columns = (slice(start, start + side) for start in starts)
+    return rows, columns
+
+
+def _rare_window(window: Window, label_maps: Array, probability: float, rng: np.random.Generator) -> Window:
+    """The window, or with that probability one of its size with a cell in its middle half, of any class as often."""
+    planes = [plane for plane in label_maps if plane.any()] if rng.random() < probability else []
+    if not planes:
+        return window
+    boxes = boxes_of(planes[rng.integers(len(planes))])
+    x1, y1, x2, y2 = boxes[rng.integers(len(boxes))].tolist()
+    sides = [span.stop - span.start for span in window]
+    starts = [
+        int(np.clip(round(centre - side * rng.uniform(0.25, 0.75)), 0, max(length - side, 0)))
+        for centre, side, length in zip(((y1 + y2) / 2, (x1 + x2) / 2), sides, label_maps.shape[1:], strict=True)
+    ]
+    rows, columns = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
     return rows, columns
 
 

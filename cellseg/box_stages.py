@@ -55,18 +55,19 @@ class BoxStage(nn.Module):
 class Matched(NamedTuple):
     """The cell that each RoI of an image finds."""
 
-    cells: Tensor  # (R,) index of it, or N where no cell meets the RoI
-    labels: Tensor  # (R,) class 1..C, or 0 background
+    cells: Tensor  # (R,) index of it, or one beyond them where no cell meets the RoI
+    labels: Tensor  # (R,) class 1..C, 0 background, or -1: it finds an ignored cell
     aims_at: Tensor  # (R, 4) its box
 
 
 def matched(boxes_xyxy: Tensor, target: Target, positive_iou: float) -> Matched:
     """For each box (R, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou."""
     nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
-    cells = torch.cat([target["boxes"], nothing])
-    ious = torch.cat([box_iou(target["boxes"], boxes_xyxy), boxes_xyxy.new_zeros(1, len(boxes_xyxy))])
+    cells = torch.cat([target["boxes"], target["ignored"], nothing])
+    ious = torch.cat([box_iou(cells[:-1], boxes_xyxy), boxes_xyxy.new_zeros(1, len(boxes_xyxy))])
     overlaps, found = ious.max(dim=0)
-    labels = torch.cat([target["labels"], target["labels"].new_zeros(1)])[found]
+    left_out, background = target["labels"].new_full((len(target["ignored"]),), -1), target["labels"].new_zeros(1)
+    labels = torch.cat([target["labels"], left_out, background])[found]
     return Matched(found, labels * (overlaps >= positive_iou), cells[found])
 
 
@@ -80,13 +81,14 @@ def refined(boxes_xyxy: Sequence[Tensor], decoded: Tensor, sizes_hw: Sequence[tu
 def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
     """Of R RoIs: mean cross entropy (R, C + 1), and smooth L1 of the deltas of each one's own class, also by R.
 
-    Deltas are (R, 4 (C + 1)), or (R, 4) for all classes.
+    Deltas are (R, 4 (C + 1)), or (R, 4) for all classes. RoIs of label -1 lose nothing.
     """
     count = mean_count(logits.new_full((), len(labels)))
     per_class = deltas.view(len(labels), -1, 4)
     own = per_class[:, 0] if per_class.shape[1] == 1 else per_class[torch.arange(len(labels)), labels]
     moved = F.smooth_l1_loss(own, aims, beta=1 / 9, reduction="none").sum(dim=1)
-    return F.cross_entropy(logits, labels, reduction="sum") / count, (moved * (labels > 0)).sum() / count
+    classified = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+    return classified / count, (moved * (labels > 0)).sum() / count
 
 
 def class_offsets(shares: Sequence[float], strength: float) -> Tensor:

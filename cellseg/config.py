@@ -29,6 +29,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TORCHVISION_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
 TORCHVISION_RATIOS = (0.5, 1.0, 2.0)
+OVERLAP = 128
+"""network pixels that neighbouring tiles share where neither a config nor a Plan says how many"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,19 @@ class AugmentConfig:
     """probability of a Gaussian blur"""
     noise: float = 0.1
     """probability of Gaussian noise"""
+    copy_paste: int = 0
+    """cells of other training images, of rare classes first, that are pasted into a view at most"""
+    rare_windows: float = 0.0
+    """probability that a view is laid around a cell of a class drawn evenly, instead of anywhere"""
+    least_share: float = 0.0
+    """cells of which a view shows less than this share of their pixels are no cells and no background to it"""
+
+    def __post_init__(self) -> None:
+        if self.copy_paste < 0:
+            raise ValueError(f"augment.copy_paste: expected a number of cells, 0 or more, got {self.copy_paste}")
+        for name in ("rare_windows", "least_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name}: expected a share from 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -204,8 +219,8 @@ class PredictConfig:
     """limit of the long side that goes with short_side"""
     tile: int = 1024
     """larger images are predicted in tiles of this side, network pixels; 0 takes every image whole"""
-    overlap: int = 128
-    """network pixels that neighbouring tiles share; should exceed the largest cell"""
+    overlap: int | None = None
+    """network pixels that neighbouring tiles share; should exceed the largest cell; None takes the Plan's"""
     tile_batch: int = 8
     """tiles per forward pass on CUDA; elsewhere they go one at a time, as more would cost memory and save no time"""
     proposals: int = 2000
@@ -230,7 +245,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.tile_batch < 1:
             raise ValueError(f"predict.tile_batch: expected at least 1, got {self.tile_batch}")
-        if self.tile and self.overlap >= self.tile:
+        if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"
             )
@@ -239,6 +254,11 @@ class PredictConfig:
                 raise ValueError(
                     f"predict.calibration: class {label}: expected 4 numbers, the first above 0, got {list(row)}"
                 )
+
+    @property
+    def shared(self) -> int:
+        """The overlap, also of a config that no Plan was applied to."""
+        return min(OVERLAP, self.tile // 2) if self.overlap is None else self.overlap
 
     def scale_of(self, size_hw: Sequence[int]) -> float:
         """Network pixels per pixel of an image of this size."""

@@ -74,6 +74,13 @@ class DataSet:
             return self.kept[index][1].copy()
         return self.annotations[index].label_maps(self.records[index].size_hw)
 
+    def part(self, index: int, rows: slice, columns: slice) -> tuple[Array, Array]:
+        """A window of an image and of its label maps; quick where the image is kept, else all of it is read."""
+        if index in self.kept:
+            image, label_maps = self.kept[index]
+            return image[rows, columns].copy(), label_maps[:, rows, columns].copy()
+        return self.image(index)[rows, columns], self.label_maps(index)[:, rows, columns]
+
     def truth(self, indices: Iterable[int] | None = None) -> dict[str, Any]:
         """The COCO dict of some images, or of all; annotation ids count from 1, since pycocotools' 0 is "unmatched"."""
         images: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 Letters: N cells of all training images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,11 +12,23 @@ import numpy as np
 
 from cellseg import anchors
 from cellseg.codes import Array
-from cellseg.config import ModelConfig, PredictConfig, RunConfig, TrainConfig
+from cellseg.config import OVERLAP, ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.label_maps import areas_of, boxes_of
 
 TARGET_SIDE = 30.0
 """network pixels that the median cell's box side is brought to"""
+LONGEST = 99.9
+"""percentile of the longer box sides that an overlap is made for: the very longest may be a slip of annotation"""
+ROOM = 1.25
+"""an overlap by the longer side of such a cell, so that a tile sees it whole and some of what lies around it"""
+
+
+class Named(Protocol):
+    """What a fingerprint reads of a record."""
+
+    @property
+    def name(self) -> str:
+        """Of the image."""
 
 
 class Annotated(Protocol):
@@ -24,6 +37,10 @@ class Annotated(Protocol):
     channel_order: str
     class_names: tuple[str, ...]
     digest: str
+
+    @property
+    def records(self) -> Sequence[Named]:
+        """One an image."""
 
     def label_maps(self, index: int) -> Array:
         """(C, H, W) int32."""
@@ -40,6 +57,8 @@ class Fingerprint:
     areas: tuple[Array, ...]
     """per image, (N,) pixels of its cells"""
     sizes_hw: tuple[tuple[int, int], ...]
+    names: tuple[str, ...]
+    """of the images"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +77,13 @@ class Plan:
     """of a cell's box, original pixels"""
     most_cells: int
     """in one image"""
+    overlap: int = OVERLAP
+    class_cells: tuple[int, ...] = ()
+    """cells of each class in the training images"""
+    images: tuple[str, ...] = ()
+    """names of the training images"""
+    image_weights: tuple[float, ...] = ()
+    """how often each is shown, mean 1"""
 
 
 def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
@@ -70,7 +96,8 @@ def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
         labels.append(np.repeat(np.arange(1, len(label_maps) + 1), [len(each) for each in per_class]))
         areas.append(np.concatenate([areas_of(label_map) for label_map in label_maps]))
         sizes.append((int(label_maps.shape[1]), int(label_maps.shape[2])))
-    return Fingerprint(tuple(boxes), tuple(labels), tuple(areas), tuple(sizes))
+    names = tuple(data.records[index].name for index in indices)
+    return Fingerprint(tuple(boxes), tuple(labels), tuple(areas), tuple(sizes), names)
 
 
 def network_boxes(found: Fingerprint, config: PredictConfig) -> Array:
@@ -89,7 +116,8 @@ def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     median_side = float(np.median(sides))
     zoom = config.predict.zoom or round(float(np.clip(TARGET_SIDE / median_side, 0.25, 4)), 2)
-    sizes, ratios = _anchors(network_boxes(found, replace(config.predict, zoom=zoom)), config.model)
+    scaled = network_boxes(found, replace(config.predict, zoom=zoom))
+    sizes, ratios = _anchors(scaled, config.model)
     most_cells = max(len(each) for each in found.boxes)
     longest = max(max(size) for size in found.sizes_hw) * zoom
     return Plan(
@@ -103,6 +131,10 @@ def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
         detections=config.predict.detections or int(np.clip(1.5 * most_cells, 100, 2000)),
         median_side=median_side,
         most_cells=most_cells,
+        overlap=_overlap(scaled, config.predict),
+        class_cells=tuple(np.bincount(np.concatenate(found.labels), minlength=len(data.class_names) + 1)[1:].tolist()),
+        images=found.names,
+        image_weights=tuple(sampling_weights(found, config.train).tolist()),
     )
 
 
@@ -116,9 +148,17 @@ def apply(config: RunConfig, found: Plan) -> RunConfig:
             anchor_sizes=found.anchor_sizes,
             aspect_ratios=found.aspect_ratios,
             num_cell_classes=len(found.class_names),
+            class_shares=config.model.class_shares or class_shares(found.class_cells) or None,
         ),
-        predict=replace(config.predict, zoom=found.zoom, detections=found.detections),
+        predict=replace(config.predict, zoom=found.zoom, overlap=found.overlap, detections=found.detections),
     )
+
+
+def class_shares(class_cells: Sequence[int]) -> tuple[float, ...]:
+    """Share of each class among all cells, never 0: a class without a cell counts as half a cell."""
+    counts = np.maximum(class_cells, 0.5)
+    shares: list[float] = (counts / counts.sum()).tolist()
+    return tuple(shares)
 
 
 def sampling_weights(found: Fingerprint, config: TrainConfig) -> Array:
@@ -135,6 +175,15 @@ def sampling_weights(found: Fingerprint, config: TrainConfig) -> Array:
         weights = np.asarray(repeats) * np.asarray(extent)
     mean_one: Array = weights / weights.mean() if len(weights) else weights
     return mean_one
+
+
+def _overlap(boxes_xyxy: Array, config: PredictConfig) -> int:
+    """The config's own overlap, or one in which the largest cells fit: a multiple of 32, 64 to half a tile."""
+    if config.overlap is not None:
+        return config.overlap
+    longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
+    wanted = max(64, math.ceil(ROOM * float(np.percentile(longer, LONGEST)) / 32) * 32)
+    return min(wanted, config.tile // 2) if config.tile else wanted
 
 
 def _anchors(boxes_xyxy: Array, config: ModelConfig) -> tuple[anchors.Sizes, anchors.Ratios]:

@@ -8,8 +8,11 @@ import numpy as np
 from cellseg import anchors
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, DatasetConfig, to_dict
 from cellseg.dataset import open_dataset
-from cellseg.fingerprint import fingerprint, plan
+from cellseg.fingerprint import Plan, fingerprint, plan
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS, best
+
+MOST_SHOWN = 5
+"""images that are named as those that training shows most often"""
 
 
 def inspect(root: Path, channel_order: str = "auto") -> dict[str, Any]:
@@ -41,5 +44,13 @@ def inspect(root: Path, channel_order: str = "auto") -> dict[str, Any]:
         "best_possible_recall": {
             name: anchors.best_possible_recall(boxes, sizes, ratios, strides) for name, (sizes, ratios) in sets.items()
         },
-        "plan": to_dict(chosen),
+        "most_shown": most_shown(chosen),
+        "plan": {name: value for name, value in to_dict(chosen).items() if name not in ("images", "image_weights")}
+        | {"class_cells": dict(zip(chosen.class_names, chosen.class_cells, strict=True))},
     }
+
+
+def most_shown(chosen: Plan) -> dict[str, float]:
+    """The images that training shows most often, by name, and how often: 1 is the mean over all images."""
+    weights = zip(chosen.images, chosen.image_weights, strict=True)
+    return dict(sorted(weights, key=lambda each: each[1], reverse=True)[:MOST_SHOWN])

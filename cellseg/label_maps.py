@@ -1,9 +1,9 @@
 """Label maps <-> cells: ids, boxes, areas, run-length codes, and the Target of a training image.
 
-Letters: C classes, H height, W width, N cells.
+Letters: C classes, H height, W width, N cells, K slivers of cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -20,10 +20,11 @@ class Target(TypedDict):
     labels: Tensor  # (N,) int64, 1..C
     ids: Tensor  # (N,) int32
     label_maps: Tensor  # (C, H, W) int32
+    ignored: Tensor  # (K, 4) float32 xyxy of cells that are neither to be found nor background
 
 
 class NetworkTarget(Target):
-    """A Target as the network trains on it: `boxes` in network pixels."""
+    """A Target as the network trains on it: `boxes` and `ignored` in network pixels."""
 
     map_scale: Tensor  # (2,) float32, network pixels per map pixel, xy
     generator: torch.Generator | None  # of what is sampled from the image; None is torch's own
@@ -53,6 +54,12 @@ def boxes_of(label_map: Array) -> Array:
 def counts_of(label_maps: Array) -> Array:
     """Cells (C,) int64 of each class in label maps (C, H, W)."""
     return np.array([len(np.unique(plane[plane > 0])) for plane in label_maps], np.int64)
+
+
+def areas_by_id(label_maps: Array) -> dict[int, int]:
+    """Pixels of each cell of label maps (C, H, W)."""
+    planes = [_cells(label_map) for label_map in label_maps]
+    return {k: area for ids, areas, _ in planes for k, area in zip(ids.tolist(), areas.tolist(), strict=True)}
 
 
 def _cells(label_map: Array) -> tuple[Array, Array, Array]:
@@ -95,6 +102,23 @@ def target(label_maps: Array, minimum_area: int = 0) -> Target:
         labels=torch.from_numpy(np.concatenate([np.empty(0, np.int64), *labels])),
         ids=torch.from_numpy(np.concatenate(empty + [c[0][k] for c, k in zip(cells, kept, strict=True)])),
         label_maps=torch.from_numpy(np.ascontiguousarray(label_maps, dtype=np.int32)),
+        ignored=torch.empty(0, 4),
+    )
+
+
+def without_slivers(cells: Target, whole: Mapping[int, int], least_share: float) -> Target:
+    """The Target with the cells ignored that show less than that share of their whole pixels, by id.
+
+    Cells that are not in `whole` are whole.
+    """
+    shown = areas_by_id(cells["label_maps"].numpy())
+    kept = torch.tensor([shown[k] >= least_share * whole.get(k, 0) for k in cells["ids"].tolist()], dtype=torch.bool)
+    return Target(
+        boxes=cells["boxes"][kept],
+        labels=cells["labels"][kept],
+        ids=cells["ids"][kept],
+        label_maps=cells["label_maps"],
+        ignored=cells["boxes"][~kept],
     )
 
 

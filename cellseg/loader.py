@@ -5,6 +5,7 @@ Letters: B images of a batch.
 
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from cellseg.augment import random_view
 from cellseg.codes import Array
 from cellseg.config import RunConfig
+from cellseg.copy_paste import Donors, donors_of, pasted
 from cellseg.dataset import DataSet
 from cellseg.distributed import world
 from cellseg.images import recolored
-from cellseg.label_maps import Target, target
+from cellseg.label_maps import Target, areas_by_id, target, without_slivers
 
 
 class Batch(NamedTuple):
@@ -44,9 +46,17 @@ class View(NamedTuple):
 class TrainingViews(Dataset[View]):
     """Random views, asked for by (epoch, draw, image): the same three give the same view in any worker."""
 
-    def __init__(self, data: DataSet, config: RunConfig) -> None:
+    def __init__(self, data: DataSet, config: RunConfig, indices: Sequence[int] = ()) -> None:
+        """Of any image of the data; cells that are pasted come from the images with these indices."""
         self.data = data
         self.config = config
+        self.indices = indices
+        self._areas: dict[int, dict[int, int]] = {}
+
+    @cached_property
+    def donors(self) -> Donors:
+        """The cells that may be pasted, found once in each process."""
+        return donors_of(self.data, self.indices, self.config.dataset.minimum_area)
 
     def __getitem__(self, key: tuple[int, int, int]) -> View:
         """The view of an epoch, a draw and an image."""
@@ -54,10 +64,17 @@ class TrainingViews(Dataset[View]):
         image = self.data.image(index)
         seed = np.random.SeedSequence([self.config.seed, epoch, draw, index])
         scale = self.config.predict.scale_of(image.shape[:2])
-        view, window = random_view(image, self.data.label_maps(index), self.config.augment, scale, seed)
+        augment = self.config.augment
+        paste = partial(pasted, donors=self.donors, index=index, config=augment) if augment.copy_paste else None
+        label_maps = self.data.label_maps(index)
+        view, window = random_view(image, label_maps, augment, scale, seed, paste)
         view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
         cells = target(window, self.config.dataset.minimum_area)
+        if augment.least_share:
+            if index not in self._areas:
+                self._areas[index] = areas_by_id(label_maps)
+            cells = without_slivers(cells, self._areas[index], augment.least_share)
         (sampling,) = seed.spawn(1)[0].generate_state(1).tolist()
         return View(pixels, cells, self.data.records[index].name, sampling)
 
@@ -105,7 +122,7 @@ def training_loader(data: DataSet, indices: Sequence[int], weights: Array, confi
     """A loader of Batches; set `loader.batch_sampler.epoch` before each epoch."""
     workers = config.dataset.workers
     return _Loader(
-        TrainingViews(data, config),  # type: ignore[arg-type]
+        TrainingViews(data, config, indices),  # type: ignore[arg-type]
         batch_sampler=EpochBatches(indices, weights, config),
         num_workers=workers,
         collate_fn=collate,

@@ -65,6 +65,7 @@ def reference() -> RunConfig:
             zoom=1.0,
             short_side=800,
             tile=1344,
+            overlap=128,
             proposals=1000,
             score_threshold=0.5,
             detections=100,
@@ -104,7 +105,7 @@ def demo() -> RunConfig:
             batch=2,
             ema_decay=0.99,
         ),
-        predict=PredictConfig(tile=512, overlap=96, proposals=600),
+        predict=PredictConfig(tile=512, proposals=600),
     )
 
 

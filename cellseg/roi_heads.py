@@ -34,7 +34,7 @@ class Samples(NamedTuple):
     """The RoIs of one image that a step trains on."""
 
     boxes: Tensor  # (R, 4) network pixels
-    cells: Tensor  # (R,) index of the cell that each finds, or the number of cells
+    cells: Tensor  # (R,) index of the cell that each finds, or one beyond them
     labels: Tensor  # (R,) class 1..C, or 0 background
     aims_at: Tensor  # (R, 4) the cell's box
 
@@ -196,7 +196,7 @@ class CellRoIHeads(RoIHeads):
         return losses | {"loss_mask_quality": mask_quality_loss(expected, labels, torch.cat(ious))}
 
     def _samples(self, proposals: Tensor, target: NetworkTarget) -> Samples:
-        """Some of the proposals and cells, each with the cell that it overlaps most."""
+        """Some of the proposals and cells, each with the cell that it overlaps most, but for those that are ignored."""
         boxes = torch.cat([proposals, target["boxes"]])
         all_of_them = _matched(boxes, target, LEVELS[0])
         sampler = self.fg_bg_sampler

@@ -86,16 +86,17 @@ class CellRPN(RegionProposalNetwork):
         scores, truths, moves, aims, weights = [], [], [], [], []
         sampler = self.fg_bg_sampler
         for image, target in enumerate(targets):
-            matches = match(grids, target["boxes"])
-            labels = torch.where(matches == IGNORED, -1, (matches >= 0).long())
+            boxes = torch.cat([target["boxes"], target["ignored"], anchors.new_tensor([[0.0, 0.0, 1.0, 1.0]])])
+            matches = match(grids, boxes[:-1])
+            left_out = (matches == IGNORED) | (matches >= len(target["boxes"]))
+            labels = torch.where(left_out, -1, (matches >= 0).long())
             looked_at, chosen = balanced(
                 labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
             )
-            cells = torch.cat([target["boxes"], anchors.new_tensor([[0.0, 0.0, 1.0, 1.0]])])[matches[looked_at]]
             scores.append(objectness[image, looked_at])
             truths.append(labels[looked_at].float())
             moves.append(deltas[image, looked_at])
-            aims.append(self.box_coder.encode_single(cells, anchors[looked_at]))
+            aims.append(self.box_coder.encode_single(boxes[matches[looked_at]], anchors[looked_at]))
             weights.append(chosen.float())
         truth, weight = torch.cat(truths), torch.cat(weights)
         count = mean_count(weight.sum())

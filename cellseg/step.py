@@ -122,6 +122,7 @@ def on_device(device: torch.device, cells: Target) -> Target:
         labels=cells["labels"].to(device, non_blocking=True),
         ids=cells["ids"].to(device, non_blocking=True),
         label_maps=cells["label_maps"].to(device, non_blocking=True),
+        ignored=cells["ignored"].to(device, non_blocking=True),
     )
 
 

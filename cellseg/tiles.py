@@ -84,7 +84,7 @@ def tiles(size_hw: Sequence[int], config: PredictConfig, stride: int = 1) -> Ite
     Cores cover it too: they meet in the middle of an overlap, and reach beyond that seam by MARGIN.
     """
     whole_hw = network_size(size_hw, config.scale_of(size_hw))
-    rows, columns = (_spans(length, config.tile or length, config.overlap, stride) for length in whole_hw)
+    rows, columns = (_spans(length, config.tile or length, config.shared, stride) for length in whole_hw)
     down, across = (original / length for original, length in zip(size_hw, whole_hw, strict=True))
     for y in rows:
         for x in columns:

@@ -44,12 +44,12 @@ def _on_network(target: Target, size_hw: tuple[int, int], seed: int | None) -> N
     map_height, map_width = target["label_maps"].shape[-2:]
     scale = target["boxes"].new_tensor([size_hw[1] / map_width, size_hw[0] / map_height])
     generator = None if seed is None else torch.Generator(target["boxes"].device).manual_seed(seed)
-    boxes = target["boxes"] * scale.repeat(2)
     return NetworkTarget(
-        boxes=boxes,
+        boxes=target["boxes"] * scale.repeat(2),
         labels=target["labels"],
         ids=target["ids"],
         label_maps=target["label_maps"],
+        ignored=target["ignored"] * scale.repeat(2),
         map_scale=scale,
         generator=generator,
     )

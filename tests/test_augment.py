@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -114,6 +115,105 @@ def test_whole_windows_have_the_size_of_the_crop(zoom):
         view, window = random_view(*scene((400, 420)), config, zoom, seed(number))
         assert view.shape == (96, 96, 3)
         assert zoom / 1.26 < 96 / window.shape[1] < zoom * 1.26
+
+
+def test_a_view_shows_each_pixel_once_and_none_from_beyond_the_image():
+    """Neither at a border nor in a window that is larger than the image is anything reflected or filled in."""
+    ids = np.arange(1, 26 * 31 + 1, dtype=np.int32).reshape(1, 26, 31)
+    image = np.stack([ids[0] % 256, ids[0] // 256, np.zeros_like(ids[0])], axis=2).astype(np.uint8)
+    for crop in (24, 29, 64):
+        for number in range(20):
+            config = replace(GEOMETRY, crop=crop, rare_windows=number / 19)
+            view, window = random_view(image, ids, config, 1.0, seed(number))
+            assert len(np.unique(window)) == window.size == min(crop, 26) * min(crop, 31)
+            assert window.min() > 0
+            assert np.array_equal(view[:, :, 0] + 256 * view[:, :, 1].astype(int), window[0])
+
+
+def one_rare_cell():
+    """A cell of class 2 among 60 of class 1 in 120 x 120 pixels, and none of class 3."""
+    label_maps = np.zeros((3, 120, 120), np.int32)
+    for k in range(60):
+        y, x = 12 * (k // 10), 12 * (k % 10)
+        label_maps[0, y : y + 4, x : x + 4] = 1 + k
+    label_maps[1, 90:94, 70:74] = 99
+    return np.zeros((120, 120, 3), np.uint8), label_maps
+
+
+def test_rare_windows_show_each_class_of_the_image_as_often():
+    config = replace(GEOMETRY, crop=16, rare_windows=1.0)
+    views = [random_view(*one_rare_cell(), config, 1.0, seed(number))[1] for number in range(300)]
+    assert all(view.any() for view in views)
+    rare = sum(view[1].any() for view in views)
+    assert 115 < rare < 190  # 150 expected, with a standard deviation of 9; 11 where windows lie anywhere
+    shown = {k for view in views for k in np.unique(view[0]).tolist()}
+    assert len(shown) > 50  # of 60
+
+
+def test_the_cell_of_a_rare_window_lies_somewhere_in_its_middle_half():
+    label_maps = np.zeros((1, 120, 120), np.int32)
+    label_maps[0, 60:62, 50:52] = 1
+    config = replace(GEOMETRY, crop=40, rare_windows=1.0, flips=False, turns=False)
+    places = []
+    for number in range(200):
+        _, window = random_view(np.zeros((120, 120, 3), np.uint8), label_maps, config, 1.0, seed(number))
+        assert window.shape == (1, 40, 40)
+        places.append(np.argwhere(window[0])[0] + 1)
+    for axis in np.transpose(places):
+        assert 9 <= axis.min() <= 12  # 40 / 4 = 10, rounded either way
+        assert 28 <= axis.max() <= 31
+
+
+def test_a_rare_window_around_a_cell_in_a_corner_ends_at_the_corner():
+    label_maps = np.zeros((1, 60, 70), np.int32)
+    label_maps[0, 57:, 67:] = 1
+    config = replace(GEOMETRY, rare_windows=1.0, flips=False, turns=False)
+    for number in range(20):
+        _, window = random_view(np.zeros((60, 70, 3), np.uint8), label_maps, config, 1.0, seed(number))
+        assert np.array_equal(window, label_maps[:, -24:, -24:])
+
+
+def test_a_view_that_is_not_laid_around_a_cell_is_the_one_that_it_would_be_without():
+    config = replace(GEOMETRY, crop=16, zoom_jitter=1.2, noise=1.0)
+    same = 0
+    for number in range(60):
+        plain = random_view(*one_rare_cell(), config, 1.0, seed(number))
+        some = random_view(*one_rare_cell(), replace(config, rare_windows=0.5), 1.0, seed(number))
+        same += all(np.array_equal(*pair) for pair in zip(plain, some, strict=True))
+        empty = [
+            random_view(*one_rare_cell()[:1], np.zeros((2, 120, 120), np.int32), each, 1.0, seed(number))[0]
+            for each in (config, replace(config, rare_windows=1.0))
+        ]
+        assert np.array_equal(*empty)
+    assert 18 < same < 42
+
+
+def test_views_are_those_of_earlier_versions():
+    """Those that checkpoints were trained on: a training that goes on must see what it would have seen."""
+    total = hashlib.sha256()
+    for number in range(20):
+        for each in random_view(*scene(), replace(GEOMETRY, zoom_jitter=1.3, crop=20), 1.0, seed(number)):
+            total.update(str(each.shape).encode())
+        for each in random_view(*scene(), GEOMETRY, 1.0, seed(number)):
+            total.update(each.tobytes())
+    assert total.hexdigest()[:16] == "0f3d5d626fbcc1bc"
+
+
+def test_a_paste_gets_the_window_and_numbers_of_its_own():
+    image, label_maps = scene()
+    seen = []
+
+    def paste(pixels, maps, rng):
+        seen.append((pixels.copy(), rng.random()))
+        return 255 - pixels, maps * 2
+
+    for number in range(5):
+        plain = random_view(image, label_maps, GEOMETRY, 1.0, seed(number))
+        view, window = random_view(image, label_maps, GEOMETRY, 1.0, seed(number), paste)
+        assert np.array_equal(view, 255 - plain[0])
+        assert np.array_equal(window, plain[1] * 2)
+        assert _contains(spelled(image)[None], spelled(seen[-1][0])[None])  # not yet turned
+    assert len({number for _, number in seen}) == 5
 
 
 def test_the_zoom_jitter_zooms_in_and_out():

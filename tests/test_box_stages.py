@@ -8,7 +8,11 @@ from cellseg.box_stages import LEVELS, box_losses, class_offsets, matched, refin
 from cellseg.config import PredictConfig
 from cellseg.model import build_model, set_operating_point
 
-CELLS = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]]), "labels": torch.tensor([3, 1])}
+CELLS = {
+    "boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]]),
+    "labels": torch.tensor([3, 1]),
+    "ignored": torch.empty(0, 4),
+}
 
 
 def test_box_losses_are_torchvision_s():
@@ -38,6 +42,15 @@ def test_a_stage_asks_for_its_own_iou():
     found = matched(rois[:2], CELLS, 0.7)
     assert found.cells.tolist() == [0, 1]
     assert torch.equal(found.aims_at, CELLS["boxes"])
+
+
+def test_a_roi_that_finds_an_ignored_cell_loses_nothing():
+    sliver = CELLS | {"ignored": torch.tensor([[60.0, 0.0, 70.0, 3.0]])}
+    rois = torch.tensor([[60.0, 0.0, 70.0, 4.0], [60.0, 0.0, 70.0, 9.0]])  # IoU .75 and .33
+    labels = matched(rois, sliver, 0.5).labels
+    assert labels.tolist() == [-1, 0]
+    losses = box_losses(torch.tensor([[0.0, 99.0]] * 2), torch.ones(2, 4), labels, torch.zeros(2, 4))
+    assert [each.item() for each in losses] == pytest.approx([99 / 2, 0])
 
 
 def test_a_later_stage_moves_by_larger_deltas():

@@ -51,6 +51,19 @@ def test_what_is_saved_is_loaded(saved, tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["best.pt"]
 
 
+def test_a_checkpoint_from_before_the_plan_had_an_overlap_is_loaded(saved, tmp_path):
+    path = tmp_path / "best.pt"
+    save(saved, path)
+    content = torch.load(path, weights_only=True)
+    for name in ("overlap", "class_cells", "images", "image_weights"):
+        del content["plan"][name]
+    del content["config"]["model"]["class_shares"]
+    torch.save(content, path)
+    found = load(path)
+    assert found.plan == PLAN
+    assert (found.config.predict.overlap, found.config.model.class_shares) == (32, None)
+
+
 def test_a_loaded_network_computes_the_same(saved, tmp_path):
     save(saved, tmp_path / "best.pt")
     model, found = load_model(tmp_path / "best.pt")

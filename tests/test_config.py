@@ -47,6 +47,14 @@ def test_a_dotted_name_that_is_no_field_is_refused(name):
         replaced(RunConfig(), {name: 1})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("copy_paste", -1), ("rare_windows", 1.5), ("rare_windows", -0.1), ("least_share", 2.0)]
+)
+def test_an_augmentation_that_cannot_be_is_refused(field, value):
+    with pytest.raises(ValueError, match=rf"augment\.{field}: expected .*, got {value}"):
+        replaced(RunConfig(), {f"augment.{field}": value})
+
+
 def test_a_short_side_scales_by_size_and_a_zoom_does_not():
     assert PredictConfig(zoom=1.5).scale_of((82, 35)) == 1.5
     assert PredictConfig(short_side=800).scale_of((400, 500)) == 2.0

@@ -96,6 +96,11 @@ def test_beyond_its_memory_a_data_set_reads_its_files_again(tmp_path, monkeypatc
     for index in range(2):
         assert np.array_equal(read.image(index), kept.image(index))
         assert np.array_equal(read.label_maps(index), kept.label_maps(index))
+        window = slice(2, 6), slice(3, 8)
+        for part in (read.part(index, *window), kept.part(index, *window)):
+            assert np.array_equal(part[0], kept.image(index)[window])
+            assert np.array_equal(part[1], kept.label_maps(index)[:, 2:6, 3:8])
+            part[0][:], part[1][:] = 0, 7  # a copy: what is kept stays as it is
     assert read.truth() == kept.truth()
     assert read.digest == kept.digest
 

@@ -4,7 +4,23 @@ import numpy as np
 import pytest
 
 from cellseg.config import AugmentConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
-from cellseg.fingerprint import Fingerprint, apply, fingerprint, network_boxes, plan, sampling_weights
+from cellseg.fingerprint import (
+    Fingerprint,
+    Plan,
+    apply,
+    class_shares,
+    fingerprint,
+    network_boxes,
+    plan,
+    sampling_weights,
+)
+
+
+@dataclass
+class Named:
+    """A record, as far as a fingerprint reads it."""
+
+    name: str
 
 
 @dataclass
@@ -15,6 +31,10 @@ class Maps:
     channel_order: str = "bgr"
     class_names: tuple = ("round", "flat")
     digest: str = "d1gest"
+
+    @property
+    def records(self):
+        return [Named(f"image{number}") for number in range(len(self.maps))]
 
     def label_maps(self, index):
         return self.maps[index]
@@ -87,10 +107,12 @@ def test_what_the_config_sets_is_kept():
     config = RunConfig(
         augment=AugmentConfig(crop=0),
         model=ModelConfig(anchor_sizes=(4.0, 8.0, 12.0, 24.0, 48.0), aspect_ratios=(0.25, 0.5, 1.0)),
-        predict=PredictConfig(zoom=1.0, detections=7),
+        predict=PredictConfig(zoom=1.0, overlap=96, detections=7),
     )
     found = planned(config)
-    assert (found.crop, found.zoom, found.detections) == (0, 1.0, 7)
+    assert (found.crop, found.zoom, found.overlap, found.detections) == (0, 1.0, 96, 7)
+    shares = ModelConfig(class_shares=(0.9, 0.1))
+    assert apply(RunConfig(model=shares), planned(RunConfig())).model.class_shares == (0.9, 0.1)
     assert found.anchor_sizes == (4.0, 8.0, 12.0, 24.0, 48.0)
     assert found.aspect_ratios == (0.25, 0.5, 1.0)
 
@@ -109,11 +131,71 @@ def test_an_applied_plan_leaves_nothing_open():
     found = planned(config)
     whole = apply(config, found)
     assert (whole.augment.crop, whole.predict.zoom, whole.predict.detections) == (224, 2.5, 100)
+    assert whole.predict.overlap == 64  # 20 x 2.5 x 1.25 = 62.5
+    assert whole.model.class_shares == pytest.approx((2 / 3, 1 / 3))
     assert whole.model.anchor_sizes == found.anchor_sizes
     assert whole.model.aspect_ratios == found.aspect_ratios
     assert whole.model.num_cell_classes == 2
     assert planned(whole) == found  # a plan for an applied config is the same plan
     assert replace(whole, augment=config.augment, model=config.model, predict=config.predict) == config
+
+
+@pytest.mark.parametrize(
+    ("longest", "tile", "overlap"),
+    [
+        (40, 1024, 64),  # 40 x 1.25 = 50
+        (80, 1024, 128),  # 80 x 1.25 = 100
+        (300, 1024, 384),  # 300 x 1.25 = 375
+        (300, 512, 256),  # half a tile
+        (300, 0, 384),
+        (40, 96, 48),
+    ],
+)
+def test_the_longest_cell_fits_in_the_overlap_of_tiles(longest, tile, overlap):
+    data = Maps([cells((1, 0, 0, 20, longest), size_hw=(400, 400))])
+    assert planned(RunConfig(predict=PredictConfig(zoom=1.0, tile=tile)), data).overlap == overlap
+
+
+def test_the_overlap_is_in_network_pixels():
+    data = Maps([cells((1, 0, 0, 20, 80), size_hw=(400, 400))])
+    assert planned(RunConfig(predict=PredictConfig(zoom=2.0)), data).overlap == 224  # 160 x 1.25 = 200
+    by_short_side = PredictConfig(zoom=1.0, short_side=800)
+    assert planned(RunConfig(predict=by_short_side), data).overlap == 224
+
+
+def test_one_cell_of_thousands_sets_no_overlap():
+    """A polygon gone wrong may span an image."""
+    many = [(1, 5 * (k // 80), 5 * (k % 80), 4, 4) for k in range(4000)]
+    data = Maps([cells(*many, (2, 0, 0, 300, 300), size_hw=(400, 400))])
+    assert planned(RunConfig(predict=PredictConfig(zoom=1.0)), data).overlap == 64
+
+
+def test_class_cells_count_all_images_and_classes():
+    assert planned(RunConfig()).class_cells == (2, 1)
+    assert planned(RunConfig(), Maps([cells((1, 0, 0, 9, 9)), cells((1, 0, 0, 9, 9))])).class_cells == (2, 0)
+
+
+def test_a_class_without_a_cell_has_the_share_of_half_a_cell():
+    assert class_shares((2, 0, 1)) == pytest.approx((4 / 7, 1 / 7, 2 / 7))
+    config = apply(RunConfig(), planned(RunConfig(), Maps([cells((1, 0, 0, 9, 9))])))
+    assert config.model.class_shares == pytest.approx((2 / 3, 1 / 3))
+
+
+def test_a_plan_of_an_earlier_version_leaves_the_shares_open():
+    before = Plan("d", ("a", "b"), "rgb", 1.0, 64, (8.0,), (1.0,), 10, 10.0, 8)
+    assert apply(RunConfig(), before).model.class_shares is None
+    assert apply(RunConfig(), before).predict.overlap == 128
+
+
+def test_a_plan_tells_how_often_each_image_is_shown():
+    found = planned(RunConfig())
+    assert found.images == ("image0", "image1")
+    assert found.image_weights == (1, 1)
+    data = Maps([cells((1, 0, 0, 9, 9)), cells((1, 0, 0, 9, 9)), cells(size_hw=(120, 160)), cells((2, 0, 0, 9, 9))])
+    found = planned(RunConfig(), data)
+    assert found.image_weights == tuple(sampling_weights(fingerprint(data, range(4)), TrainConfig()))
+    # the third is twice as large, the fourth has a class that one of four images has: sqrt(0.5 x 4)
+    assert found.image_weights == pytest.approx([w * 4 / (4 + 2**0.5) for w in (1, 1, 2, 2**0.5)])
 
 
 def test_no_cell_at_all_is_refused():
@@ -124,7 +206,7 @@ def test_no_cell_at_all_is_refused():
 def held(*labels, size_hw=(100, 100)):
     """A fingerprint of images with these classes."""
     empty = tuple(np.empty((len(each), 4)) for each in labels)
-    return Fingerprint(empty, tuple(np.array(each, int) for each in labels), empty, (size_hw,) * len(labels))
+    return Fingerprint(empty, tuple(np.array(each, int) for each in labels), empty, (size_hw,) * len(labels), ())
 
 
 def test_an_image_with_a_rare_class_is_shown_as_often_as_its_rarity_says():

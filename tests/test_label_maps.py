@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from cellseg.codes import decode, encode, nonempty
-from cellseg.label_maps import areas_of, boxes_of, codes_of, ids_of, paint, target
+from cellseg.label_maps import areas_by_id, areas_of, boxes_of, codes_of, ids_of, paint, target, without_slivers
 
 small_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda size: arrays(np.int32, size, elements=st.sampled_from([0, 0, 1, 2, 300, 70_000]))
@@ -96,3 +96,20 @@ def test_full_columns_join_into_one_run(columns):
     label_map[:, columns] = 1
     (code,) = codes_of(label_map)
     assert code["counts"] == coco_mask.encode(np.asfortranarray(label_map.astype(np.uint8)))["counts"].decode()
+
+
+def test_cells_that_show_too_little_of_themselves_are_ignored():
+    label_maps = np.zeros((2, 12, 12), np.int32)
+    label_maps[0, :10, 2:6] = 3  # 40 pixels, of which the window shows 8
+    label_maps[1, 6:10, 6:12] = 70_000  # 24 pixels, of which it shows 16
+    whole = areas_by_id(label_maps)
+    assert whole == {3: 40, 70_000: 24}
+    window = label_maps[:, 8:, :10].copy()
+    window[1, 2:, 0] = 70_001  # pasted
+    cells = without_slivers(target(window), whole, 0.3)
+    assert cells["ids"].tolist() == [70_000, 70_001]
+    assert cells["labels"].tolist() == [2, 2]
+    assert cells["boxes"].tolist() == [[6, 0, 10, 2], [0, 2, 1, 4]]
+    assert cells["ignored"].tolist() == [[2, 0, 6, 2]]
+    assert len(without_slivers(target(window), whole, 0.2)["ignored"]) == 0  # 8 of 40 is not less than .2
+    assert len(without_slivers(target(window), whole, 0.5)["ids"]) == 1

@@ -56,6 +56,65 @@ def test_workers_change_nothing(data, run_config):
     assert len(set(views)) == 16  # no view is seen twice, neither in two workers nor in two epochs
 
 
+def pasting(config, **values):
+    return replace(config, augment=replace(config.augment, copy_paste=4, rare_windows=0.5, **values))
+
+
+def test_workers_paste_the_same_cells(data, run_config):
+    config = pasting(with_train(run_config, steps_per_epoch=4, batch=2))
+    alone, beside = (
+        training_loader(data, range(4), np.ones(4), replace(config, dataset=replace(config.dataset, workers=workers)))
+        for workers in (0, 2)
+    )
+    assert content(alone, 0) == content(beside, 0) != content(alone, 1)
+    plain = training_loader(data, range(4), np.ones(4), with_train(run_config, steps_per_epoch=4, batch=2))
+    assert sum(map(len, (ids for _, _, each in content(alone, 0) for ids in each))) > sum(
+        map(len, (ids for _, _, each in content(plain, 0) for ids in each))
+    )
+
+
+def test_cells_of_images_that_are_held_back_are_never_pasted(data, run_config):
+    config = pasting(with_train(run_config, steps_per_epoch=60, batch=1))
+    loader = training_loader(data, [0, 1, 2], np.ones(3), config)
+    assert set(loader.dataset.donors.images) == {0, 1, 2}
+    labels = {label for batch in loader for label in batch.targets[0]["labels"].tolist()}
+    assert labels == {1, 2}  # classes 3 and 4 are in image 3 alone
+    loader = training_loader(data, [0, 1, 2, 3], np.array([1, 1, 1, 0]), config)  # never drawn, but not held back
+    labels = {label for batch in loader for label in batch.targets[0]["labels"].tolist()}
+    assert labels == {1, 2, 3, 4}
+
+
+def test_slivers_are_ignored_and_whole_cells_are_not(data, run_config):
+    augment = replace(run_config.augment, crop=30, zoom_jitter=1.0, copy_paste=2)
+    plain, views = (
+        TrainingViews(data, replace(run_config, augment=replace(augment, least_share=share)), range(4))
+        for share in (0.0, 0.5)
+    )
+    ignored = 0
+    for draw in range(30):
+        before, after = plain[0, draw, draw % 4], views[0, draw, draw % 4]
+        assert torch.equal(before.image, after.image)
+        assert len(before.target["ignored"]) == 0
+        cells = {tuple(box.tolist()) for box in before.target["boxes"]}
+        left, slivers = ({tuple(box.tolist()) for box in after.target[name]} for name in ("boxes", "ignored"))
+        assert left | slivers == cells
+        assert {box for box in cells if (box[2] - box[0]) * (box[3] - box[1]) < 72} == slivers  # of 12 x 12 pixels
+        ignored += len(slivers)
+    assert ignored > 10
+
+
+def test_pasting_changes_no_other_random_number(data, run_config):
+    config = replace(run_config, augment=replace(run_config.augment, zoom_jitter=1.0))
+    plain = TrainingViews(data, config)
+    pasted = TrainingViews(data, replace(config, augment=replace(config.augment, copy_paste=4)), range(4))
+    for draw in range(10):
+        before, after = plain[0, draw, 0], pasted[0, draw, 0]
+        assert before.seed == after.seed
+        old = before.target["label_maps"] > 0
+        assert torch.equal(after.target["label_maps"][old], before.target["label_maps"][old])
+        assert torch.equal(after.image[:, old.any(dim=0)], before.image[:, old.any(dim=0)])
+
+
 def test_loading_draws_nothing_from_the_training_s_generator(data, run_config):
     """Else a resumed training, which starts its workers anew, samples other anchors than an uninterrupted one."""
     for workers in (0, 1):

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
+from cellseg.matching import IGNORED, match
 from cellseg.model import build_model
 
 BOXES = torch.tensor([[8.0, 8.0, 20.0, 20.0], [30.0, 40.0, 44.0, 50.0]])
@@ -21,8 +22,8 @@ def network(micro):
     return model
 
 
-def target(boxes):
-    return {"boxes": boxes, "generator": None}
+def target(boxes, ignored=BOXES[:0]):
+    return {"boxes": boxes, "ignored": ignored, "generator": None}
 
 
 def features_of(model, count=2):
@@ -65,6 +66,23 @@ def test_losses_are_means_over_the_anchors_that_are_looked_at(network):
         assert losses["loss_objectness"].item() == pytest.approx(F.softplus(torch.zeros(())).item(), rel=1e-5)
 
 
+def test_anchors_that_find_a_sliver_are_neither_cell_nor_background(network):
+    """The losses are those over the other anchors: as if the sliver's had not been there."""
+    rpn = network.rpn.train()
+    rpn.fg_bg_sampler.positive_fraction = 0.9
+    images, features = features_of(network, 1)
+    grids = rpn._grids(images, list(features.values()))
+    matches = match(grids, BOXES)
+    found_by_last = matches == len(BOXES) - 1
+    scores = concat_box_prediction_layers(*rpn.head(list(features.values())))[0].flatten()
+    _, losses = rpn(images, features, [target(BOXES[:-1], BOXES[-1:])])
+    looked_at = (matches != IGNORED) & ~found_by_last
+    truth = (matches >= 0).float()
+    expected = F.binary_cross_entropy_with_logits(scores[looked_at], truth[looked_at])
+    assert found_by_last.any()
+    assert losses["loss_objectness"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_what_is_sampled_follows_from_an_image_s_generator(network):
     rpn = network.rpn.train()
     rpn.fg_bg_sampler.batch_size_per_image = 12
@@ -72,7 +90,7 @@ def test_what_is_sampled_follows_from_an_image_s_generator(network):
 
     def loss(seed):
         generator = torch.Generator().manual_seed(seed)
-        return rpn(images, features, [{"boxes": BOXES, "generator": generator}])[1]["loss_objectness"].item()
+        return rpn(images, features, [target(BOXES) | {"generator": generator}])[1]["loss_objectness"].item()
 
     assert loss(3) == loss(3) != loss(4)
 

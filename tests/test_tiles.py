@@ -128,3 +128,9 @@ def test_a_short_side_is_taken_whole_at_the_image_s_scale():
 def test_strides_of_more_than_half_a_step_are_not_kept():
     spans = [tile.rows for tile in tiles((200, 30), TILED, stride=40)]
     assert [rows.start for rows in spans] == [0, 28, 55, 82, 109, 136]
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(1024, 128), (200, 100), (0, 0)])
+def test_a_config_that_saw_no_plan_shares_128_pixels_or_half_a_tile(tile, overlap):
+    config = PredictConfig(zoom=1.0, tile=tile)
+    assert list(tiles((1500, 700), config)) == list(tiles((1500, 700), replace(config, overlap=overlap)))

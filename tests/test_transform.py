@@ -18,6 +18,7 @@ def test_targets_are_brought_to_network_pixels_and_not_changed(micro):
     assert on_network["boxes"].tolist() == [[15, 8, 22.5, 18]]  # x 2.5, y 2
     assert on_network["map_scale"].tolist() == [2.5, 2]
     assert on_network["generator"] is None
+    assert on_network["ignored"].shape == (0, 4)
     assert cells["boxes"].tolist() == [[6, 4, 9, 9]]
     assert batch.image_sizes == [(64, 50)]
     assert batch.tensors.shape == (1, 3, 64, 56)  # the strides are 4 and 8
