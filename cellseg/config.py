@@ -196,7 +196,7 @@ class PredictConfig:
     overlap: int = 128
     """network pixels that neighbouring tiles share; should exceed the largest cell"""
     tile_batch: int = 8
-    """tiles per forward pass on CUDA; elsewhere they go one at a time, as more would cost memory and save no time"""
+    """tiles and views of tiles held at once on CUDA; elsewhere one tile, as more would cost memory and save no time"""
     proposals: int = 2000
     """proposals kept per level before, and per tile after NMS"""
     score_threshold: float = 0.05

@@ -41,28 +41,22 @@ def main() -> int:
     from tqdm import tqdm
 
     from cellseg.checkpoint import load_ensemble
-    from cellseg.config import DatasetConfig
-    from cellseg.dataset import open_dataset, test_images
+    from cellseg.dataset import test_images
     from cellseg.device import device_of
-    from cellseg.experiment import last_checkpoint
     from cellseg.export import write_submission
     from cellseg.predict import predict
     from cellseg.slides import open_image
 
-    paths = options.checkpoint
-    if not paths:
-        digest = open_dataset(options.data, DatasetConfig()).digest
-        paths = (last_checkpoint(digest, options.runs, recipe=options.recipe, seed=options.seed),)
+    paths = options.checkpoint or (_last_checkpoint(options),)
     images = test_images(options.data)
     ensemble, checkpoint = load_ensemble(paths, device_of(options.device))
     order = checkpoint.plan.channel_order if options.channel_order == "auto" else options.channel_order
     print(
         f"checkpoint {paths[0]} (epoch {checkpoint.epoch}), {len(images)} images, files read as {order}",
+        *(f"with {path}, under the predict config of {paths[0]}" for path in paths[1:]),
+        sep="\n",
         file=sys.stderr,
     )
-    if paths[1:]:
-        others = ", ".join(map(str, paths[1:]))
-        print(f"together with {others}, all with the predict config of {paths[0]}", file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
     results = predict(ensemble, read, checkpoint.config.predict)
@@ -76,6 +70,15 @@ def main() -> int:
     print(f"without any cell: {', '.join(summary.images_without_cells) or 'no image'}")
     print(f"submission {options.out}: {summary.total:,} results, {summary.bytes / 1e6:.1f} MB")
     return 0
+
+
+def _last_checkpoint(options: Options) -> Path:
+    from cellseg.config import DatasetConfig
+    from cellseg.dataset import open_dataset
+    from cellseg.experiment import last_checkpoint
+
+    digest = open_dataset(options.data, DatasetConfig()).digest
+    return last_checkpoint(digest, options.runs, recipe=options.recipe, seed=options.seed)
 
 
 if __name__ == "__main__":

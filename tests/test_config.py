@@ -51,3 +51,9 @@ def test_a_short_side_scales_by_size_and_a_zoom_does_not():
     assert PredictConfig(zoom=1.5).scale_of((82, 35)) == 1.5
     assert PredictConfig(short_side=800).scale_of((400, 500)) == 2.0
     assert PredictConfig(short_side=800, long_side=1333).scale_of((400, 1333)) == 1.0
+
+
+@pytest.mark.parametrize("zooms", [(), (1.0, 0.0)])
+def test_zooms_that_show_nothing_are_refused(zooms):
+    with pytest.raises(ValueError, match=r"predict\.zooms: expected factors above 0, got \("):
+        PredictConfig(zooms=zooms)
