@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain values, written whole or not at all, read without unpickling objects."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellseg.config import RunConfig, from_dict, to_dict
+from cellseg.ensemble import Ensemble
 from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place
 
@@ -91,3 +92,23 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN
     # in bfloat16 where it was trained so and the device computes in it; compiling takes longer than most predictions
     place(model, torch.device(device), replace(checkpoint.config.train, compile=False))
     return model.eval(), checkpoint
+
+
+def load_ensemble(paths: Sequence[Path], device: str | torch.device = "cpu") -> tuple[Ensemble, Checkpoint]:
+    """The networks of one or more checkpoints, to predict together, and the first checkpoint.
+
+    Raises ValueError where they do not tell the same classes, or saw images in other colours.
+    """
+    loaded = [load_model(path, device) for path in paths]
+    _, first = loaded[0]
+    for path, (_, other) in zip(paths, loaded, strict=True):
+        for what, found, expected in (
+            ("classes", other.plan.class_names, first.plan.class_names),
+            ("dataset.color", other.config.dataset.color, first.config.dataset.color),
+        ):
+            if found != expected:
+                raise ValueError(
+                    f"{path}: expected {what} {expected}, as {paths[0]} has, found {found}; leave one of the two out"
+                )
+    networks, checkpoints = zip(*loaded, strict=True)
+    return Ensemble(networks, tuple(each.config.predict for each in checkpoints)), first

@@ -217,12 +217,16 @@ class PredictConfig:
     """when not 0, each image is scaled to this short side instead of by the zoom, as torchvision does"""
     long_side: int = 1333
     """limit of the long side that goes with short_side"""
+    views: Literal[1, 2, 4, 8] = 1
+    """ways to look at each tile, averaged: 1 as it is, 2 mirrored left-right too, 4 up-down too, 8 quarter turns too"""
+    zooms: tuple[float, ...] = (1.0,)
+    """factors on the zoom at which each tile is looked at, averaged"""
     tile: int = 1024
     """larger images are predicted in tiles of this side, network pixels; 0 takes every image whole"""
     overlap: int | None = None
     """network pixels that neighbouring tiles share; should exceed the largest cell; None takes the Plan's"""
     tile_batch: int = 8
-    """tiles per forward pass on CUDA; elsewhere they go one at a time, as more would cost memory and save no time"""
+    """tiles and views of tiles held at once on CUDA; elsewhere one tile, as more would cost memory and save no time"""
     proposals: int = 2000
     """proposals kept per level before, and per tile after NMS"""
     score_threshold: float = 0.05
@@ -245,6 +249,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.tile_batch < 1:
             raise ValueError(f"predict.tile_batch: expected at least 1, got {self.tile_batch}")
+        if not self.zooms or min(self.zooms) <= 0:
+            raise ValueError(f"predict.zooms: expected factors above 0, got {self.zooms}; (1.0,) is the zoom alone")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"

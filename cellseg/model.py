@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from cellseg.anchors import by_level
@@ -21,7 +22,7 @@ from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig,
 from cellseg.device import computes_in_bf16
 from cellseg.label_maps import Target
 from cellseg.mask_quality import MaskQuality
-from cellseg.roi_heads import CellRoIHeads, Detections, Losses
+from cellseg.roi_heads import CellRoIHeads, Detections, Features, Losses
 from cellseg.roi_pool import CellRoiPool
 from cellseg.rpn import CellRPN, CellRpnHead
 from cellseg.transform import CellTransform
@@ -48,12 +49,16 @@ class CellRCNN(MaskRCNN):
         cores (B, 4) xyxy, network pixels, only detections whose centres lie in their image's core are returned.
         """
         batch, network_targets = self.transform(images, targets, seeds)
-        with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.backbone(batch.tensors)
-        features = {name: each.float() for name, each in features.items()}
+        features = self.features(batch)
         proposals, rpn_losses = self.rpn(batch, features, network_targets)
         detections, losses = self.roi_heads(features, proposals, batch.image_sizes, network_targets, cores)
         return {**losses, **rpn_losses} if self.training else detections
+
+    def features(self, batch: ImageList) -> Features:
+        """The levels of the pyramid, float32, from the finest."""
+        with torch.autocast(batch.tensors.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.backbone(batch.tensors)
+        return {name: each.float() for name, each in features.items()}
 
 
 def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:

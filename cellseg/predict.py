@@ -16,6 +16,7 @@ from torch import Tensor
 from cellseg.calibration import calibrated
 from cellseg.codes import Array, nonempty
 from cellseg.config import PredictConfig
+from cellseg.ensemble import Ensemble, ensemble_of, found_by
 from cellseg.model import CellRCNN, set_operating_point
 from cellseg.paste import paste
 from cellseg.seams import Detections, stitched
@@ -26,7 +27,7 @@ Result = dict[str, Any]
 """COCO: image_id, category_id, bbox xywh, score, segmentation."""
 
 
-def predict(model: CellRCNN, images: Iterable[tuple[int, Image]], config: PredictConfig) -> list[Result]:
+def predict(model: CellRCNN | Ensemble, images: Iterable[tuple[int, Image]], config: PredictConfig) -> list[Result]:
     """Results of (image id, image (H, W, 3) uint8) pairs by image, then falling score: the ap operating point."""
     results: list[Result] = []
     for image_id, image in images:
@@ -35,31 +36,34 @@ def predict(model: CellRCNN, images: Iterable[tuple[int, Image]], config: Predic
     return sorted(results, key=lambda result: (result["image_id"], -result["score"]))
 
 
-def detect(model: CellRCNN, image: Image, config: PredictConfig) -> Iterator[Detections]:
+def detect(model: CellRCNN | Ensemble, image: Image, config: PredictConfig) -> Iterator[Detections]:
     """Detections of one image, row by row of its tiles."""
-    model.eval()
-    set_operating_point(model, config)
-    on_cuda = next(model.parameters()).device.type == "cuda"
-    every = tiles(image.shape[:2], config, model.transform.divisor)
-    batches = _batches(every, config.tile_batch if on_cuda else 1)
+    ensemble = ensemble_of(model)
+    for network in ensemble.networks:
+        network.eval()
+        set_operating_point(network, config)
+    every = tiles(image.shape[:2], config, ensemble.stride)
+    members = len(ensemble.members(config, image.shape[:2]))  # the features of all are held at once
+    batches = _batches(every, max(1, config.tile_batch // members) if ensemble.device.type == "cuda" else 1)
     found = (
         pair
         for batch, windows in _read_ahead(image, batches)
-        for pair in zip(batch, detect_tiles(model, windows, batch, config), strict=True)
+        for pair in zip(batch, detect_tiles(ensemble, windows, batch, config), strict=True)
     )
     yield from stitched(found, config.box_nms)
 
 
 @torch.inference_mode()
 def detect_tiles(
-    model: CellRCNN, windows: Sequence[Array], batch: Sequence[Tile], config: PredictConfig
+    model: CellRCNN | Ensemble, windows: Sequence[Array], batch: Sequence[Tile], config: PredictConfig
 ) -> list[Detections]:
-    """What each tile keeps, given their pixels (h, w, 3) uint8 at network size; one forward pass."""
-    device = next(model.parameters()).device
+    """What each tile keeps, given their pixels (h, w, 3) uint8 at network size; one forward pass of each member."""
+    ensemble = ensemble_of(model)
+    device, members = ensemble.device, ensemble.members(config, batch[0].image_hw)
     images = [_on_device(window, device) for window in windows]
     cores = torch.tensor([tile.network_core for tile in batch], device=device)
     kept = []
-    for tile, found in zip(batch, model(images, cores=cores), strict=True):
+    for tile, found in zip(batch, found_by(members, images, cores, config), strict=True):
         boxes, scores, masks = found["boxes"], found["scores"], found["masks"]
         boxes = (boxes + boxes.new_tensor(tile.corner_xy * 2)) / boxes.new_tensor(tile.scale_xy * 2)
         if config.rescore:

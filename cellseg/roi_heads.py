@@ -92,10 +92,7 @@ class CellRoIHeads(RoIHeads):
         scored = zip(*self.scored(features, proposals, image_shapes), image_shapes, strict=True)
         found = [self.chosen(*each) for each in scored]
         if cores is not None:
-            owned = [centred_in(each["boxes"], core) for each, core in zip(found, cores, strict=True)]
-            found = [
-                {name: values[kept] for name, values in each.items()} for each, kept in zip(found, owned, strict=True)
-            ]
+            found = [owned(each, core) for each, core in zip(found, cores, strict=True)]
         boxes, labels = ([each[name] for each in found] for name in ("boxes", "labels"))
         return [
             with_masks(each, masks)
@@ -242,6 +239,12 @@ class CellRoIHeads(RoIHeads):
     def _padded(self, values: Tensor) -> Tensor:
         """(N, …) with zeros added: a CPU keeps code for every number of RoIs that it meets, some MB each."""
         return values if self.training else F.pad(values, (0, 0) * (values.ndim - 1) + (0, -len(values) % ROI_STEP))
+
+
+def owned(found: Detections, core: Tensor) -> Detections:
+    """The detections whose centres lie in the core (4,)."""
+    kept = centred_in(found["boxes"], core)
+    return {name: values[kept] for name, values in found.items()}
 
 
 def with_masks(found: Detections, masks: Masks) -> Detections:

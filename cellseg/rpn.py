@@ -4,6 +4,7 @@ Letters: B images, A anchors of an image, K anchors that a step looks at.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,15 @@ class CellRpnHead(RPNHead):
         return [each.float() for each in objectness], [each.float() for each in deltas]
 
 
+class Said(NamedTuple):
+    """What the head says of the anchors of all levels."""
+
+    objectness: Tensor  # (B, A) logits
+    deltas: Tensor  # (B, A, 4)
+    anchors: Tensor  # (A, 4)
+    per_level: list[int]  # how many of A
+
+
 class CellRPN(RegionProposalNetwork):
     """torchvision's RPN that decodes only the anchors it proposes, and matches cells by where they lie."""
 
@@ -37,34 +47,36 @@ class CellRPN(RegionProposalNetwork):
         self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[NetworkTarget] | None = None
     ) -> tuple[list[Tensor], Losses]:
         """Proposals (…, 4) per image, and in training loss_objectness and loss_rpn_box_reg."""
-        maps = list(features.values())
-        objectness, deltas = self.head(maps)
-        anchors = self.anchor_generator(images, maps)[0]  # (A, 4), the same for all images of a batch
-        per_level = [each[0].numel() for each in objectness]
-        objectness, deltas = concat_box_prediction_layers(objectness, deltas)
-        objectness, deltas = objectness.view(len(images.image_sizes), -1), deltas.view(len(images.image_sizes), -1, 4)
-        proposals = self._proposals(objectness.detach(), deltas.detach(), anchors, per_level, images.image_sizes)
+        said = self._said(images, features)
+        proposals, _ = self._proposals(said, images.image_sizes)
         if not self.training:
             return proposals, {}
         if targets is None:
             raise ValueError("rpn: expected targets in training, got None")
-        return proposals, self._losses(objectness, deltas, anchors, self._grids(images, maps), targets)
+        grids = self._grids(images, list(features.values()))
+        return proposals, self._losses(said.objectness, said.deltas, said.anchors, grids, targets)
 
-    def _proposals(
-        self,
-        objectness: Tensor,
-        deltas: Tensor,
-        anchors: Tensor,
-        per_level: list[int],
-        sizes_hw: list[tuple[int, int]],
-    ) -> list[Tensor]:
+    def scored(self, images: ImageList, features: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Proposals (R, 4) and their probability (R,) to be a cell, per image, the surest first."""
+        return self._proposals(self._said(images, features), images.image_sizes)
+
+    def _said(self, images: ImageList, features: Mapping[str, Tensor]) -> Said:
+        maps, count = list(features.values()), len(images.image_sizes)
+        objectness, deltas = self.head(maps)
+        anchors = self.anchor_generator(images, maps)[0]  # the same for all images of a batch
+        per_level = [each[0].numel() for each in objectness]
+        objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+        return Said(objectness.view(count, -1), deltas.view(count, -1, 4), anchors, per_level)
+
+    def _proposals(self, said: Said, sizes_hw: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:
         """Of each level the anchors of the highest objectness, decoded, clipped and thinned out by NMS."""
-        best = self._get_top_n_idx(objectness, per_level)  # (B, K)
+        objectness, deltas = said.objectness.detach(), said.deltas.detach()
+        best = self._get_top_n_idx(objectness, said.per_level)  # (B, K)
         images = torch.arange(len(best), device=best.device)[:, None]
-        chosen = self.box_coder.decode(deltas[images, best].flatten(0, 1), [anchors[best].flatten(0, 1)])
-        kept = [min(count, self.pre_nms_top_n()) for count in per_level]
-        boxes, _ = self.filter_proposals(chosen.view(len(best), -1, 4), objectness[images, best], sizes_hw, kept)
-        return list(boxes)
+        chosen = self.box_coder.decode(deltas[images, best].flatten(0, 1), [said.anchors[best].flatten(0, 1)])
+        kept = [min(count, self.pre_nms_top_n()) for count in said.per_level]
+        boxes, scores = self.filter_proposals(chosen.view(len(best), -1, 4), objectness[images, best], sizes_hw, kept)
+        return list(boxes), list(scores)
 
     def _grids(self, images: ImageList, maps: Sequence[Tensor]) -> list[Grid]:
         height, width = images.tensors.shape[-2:]

@@ -24,8 +24,8 @@ class Options:
     """take the last training with this seed; by default the last of any"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
-    checkpoint: Path | None = None
-    """the best.pt to use; by default that of the last final training on this data"""
+    checkpoint: tuple[Path, ...] = ()
+    """the best.pt to use, or several that predict together; by default that of the last final training on this data"""
     runs: Path = Path("experiments/runs")
     """where final_train.py left its checkpoints"""
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"
@@ -41,26 +41,26 @@ def main() -> int:
     require_data(options.data)
     from tqdm import tqdm
 
-    from cellseg.checkpoint import load_model
-    from cellseg.config import DatasetConfig
-    from cellseg.dataset import open_dataset, test_images
+    from cellseg.checkpoint import load_ensemble
+    from cellseg.dataset import test_images
     from cellseg.device import device_of
-    from cellseg.experiment import last_checkpoint
     from cellseg.export import write_submission
     from cellseg.predict import predict
     from cellseg.slides import open_image
 
-    path = options.checkpoint
-    if path is None:
-        digest = open_dataset(options.data, DatasetConfig()).digest
-        path = last_checkpoint(digest, options.runs, recipe=options.recipe, seed=options.seed)
+    paths = options.checkpoint or (_last_checkpoint(options),)
     images = test_images(options.data)
-    model, checkpoint = load_model(path, device_of(options.device))
+    ensemble, checkpoint = load_ensemble(paths, device_of(options.device))
     order = checkpoint.plan.channel_order if options.channel_order == "auto" else options.channel_order
-    print(f"checkpoint {path} (epoch {checkpoint.epoch}), {len(images)} images, files read as {order}", file=sys.stderr)
+    print(
+        f"checkpoint {paths[0]} (epoch {checkpoint.epoch}), {len(images)} images, files read as {order}",
+        *(f"with {path}, under the predict config of {paths[0]}" for path in paths[1:]),
+        sep="\n",
+        file=sys.stderr,
+    )
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
-    results = predict(model, read, checkpoint.config.predict)
+    results = predict(ensemble, read, checkpoint.config.predict)
     listed = [
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}
         for each in images
@@ -71,6 +71,15 @@ def main() -> int:
     print(f"without any cell: {', '.join(summary.images_without_cells) or 'no image'}")
     print(f"submission {options.out}: {summary.total:,} results, {summary.bytes / 1e6:.1f} MB")
     return 0
+
+
+def _last_checkpoint(options: Options) -> Path:
+    from cellseg.config import DatasetConfig
+    from cellseg.dataset import open_dataset
+    from cellseg.experiment import last_checkpoint
+
+    digest = open_dataset(options.data, DatasetConfig()).digest
+    return last_checkpoint(digest, options.runs, recipe=options.recipe, seed=options.seed)
 
 
 if __name__ == "__main__":

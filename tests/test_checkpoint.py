@@ -6,7 +6,7 @@ import torch
 
 from cellseg import checkpoint
 from cellseg import model as model_module
-from cellseg.checkpoint import Checkpoint, load, load_model, save
+from cellseg.checkpoint import Checkpoint, load, load_ensemble, load_model, save
 from cellseg.fingerprint import Plan
 from cellseg.model import build_model, place, state_of
 
@@ -156,3 +156,25 @@ def test_another_file_of_torch_save_is_refused(tmp_path, content):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"best\.pt: no such checkpoint; expected a best\.pt or last\.pt"):
         load(tmp_path / "best.pt")
+
+
+def test_several_checkpoints_are_an_ensemble_of_their_networks_and_zooms(saved, tmp_path):
+    other = replace(saved.config, predict=replace(saved.config.predict, zoom=2.0))
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    save(saved, paths[0])
+    save(replace(saved, config=other, epoch=9), paths[1])
+    ensemble, first = load_ensemble(paths)
+    assert first.epoch == 3
+    assert len(ensemble.networks) == 2
+    assert [point.zoom for point in ensemble.points] == [1, 2]
+
+
+def test_checkpoints_of_other_classes_or_colours_are_not_put_together(saved, tmp_path):
+    gray = replace(saved.config, dataset=replace(saved.config.dataset, color="gray"))
+    save(saved, tmp_path / "a.pt")
+    save(replace(saved, plan=replace(PLAN, class_names=("flat", "round", "long", "odd"))), tmp_path / "names.pt")
+    save(replace(saved, config=gray), tmp_path / "gray.pt")
+    for name, message in (("names.pt", r"classes \('round', .* found \('flat'"), ("gray.pt", r".*color rgb, .* gray")):
+        with pytest.raises(ValueError, match=rf"{name}: expected {message}") as caught:
+            load_ensemble([tmp_path / "a.pt", tmp_path / name])
+        assert "\n" not in str(caught.value)

@@ -87,3 +87,9 @@ def test_a_calibration_that_turns_scores_round_or_misses_a_number_is_refused(row
 def test_folds_that_cannot_be_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         DatasetConfig(**values)
+
+
+@pytest.mark.parametrize("zooms", [(), (1.0, 0.0)])
+def test_zooms_that_show_nothing_are_refused(zooms):
+    with pytest.raises(ValueError, match=r"predict\.zooms: expected factors above 0, got \("):
+        PredictConfig(zooms=zooms)

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --folds 5": "test_scripts.py, in two folds",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
+    "python experiments/submit.py --checkpoint first.pt second.pt third.pt": "test_scripts.py, with two",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",
     "optuna-dashboard sqlite:///optuna.db": "test_storage.py reads a study through it",
 }

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from cellseg.checkpoint import load, save
 from cellseg.export import lint
 from cellseg.json_files import MEMBER, read_image_ids, read_results
+from cellseg.model import build_model, state_of
 from cellseg.sample import write
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +166,23 @@ def test_the_submission_passes_its_own_lint(project):
     assert lint(read_results(folder / "submission.zip"), images) == []
     assert "submission.zip" in printed["submit"]
     assert "no problem" in run(folder, "cellseg", "lint", "submission.zip", "data/test_image_name_to_ids.json")
+
+
+def test_several_checkpoints_are_submitted_together(project):
+    folder, _ = project
+    one, two = next((folder / "experiments/runs").glob("*/*/best.pt")), folder / "other.pt"
+    found = load(one)
+    torch.manual_seed(1)
+    config = replace(found.config, model=replace(found.config.model, aspect_ratios=(0.7, 1.4), mask_size=56))
+    save(replace(found, config=config, model=state_of(build_model(config.model))), two)
+    results = []
+    for number, paths in enumerate([(one, two), (one,), (two,)]):
+        said = run(folder, ROOT / "experiments/submit.py", "--checkpoint", *paths, "--out", f"{number}.zip")
+        assert (f"with {two}, under the predict config of {one}" in said) == (number == 0)
+        results.append(read_results(folder / f"{number}.zip"))
+    images = read_image_ids(folder / "data/test_image_name_to_ids.json")
+    assert lint(results[0], images) == []
+    assert results[0] not in results[1:]
 
 
 def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(project):
