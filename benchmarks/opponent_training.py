@@ -136,8 +136,8 @@ def begin(task: Task, opponent: Opponent, seed: int) -> State:
     parameters = [each for each in model.parameters() if each.requires_grad]
     rate, decay = opponent.learning_rate, opponent.weight_decay
     if opponent.optimizer == "sgd":
-        return State(model, torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay))
-    return State(model, torch.optim.AdamW(parameters, rate, weight_decay=decay))
+        return State(model, torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=True))
+    return State(model, torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True))
 
 
 def train_steps(
