@@ -94,8 +94,10 @@ def turned(image: Array, label_maps: Array, rng: np.random.Generator) -> tuple[A
 def cells_of(label_maps: Array) -> dict[str, Tensor]:
     """The target of label maps (C, h, w): boxes (N, 4), labels (N,), masks (N, h, w) uint8."""
     cells = target(label_maps, MINIMUM_AREA)
-    masks = cells["label_maps"][cells["labels"] - 1] == cells["ids"][:, None, None]
-    return {"boxes": cells["boxes"], "labels": cells["labels"], "masks": masks.to(torch.uint8)}
+    masks = torch.empty(len(cells["ids"]), *label_maps.shape[1:], dtype=torch.uint8)
+    for mask, label, number in zip(masks, cells["labels"], cells["ids"], strict=True):
+        mask.copy_(cells["label_maps"][label - 1] == number)
+    return {"boxes": cells["boxes"], "labels": cells["labels"], "masks": masks}
 
 
 def batches(task: Task, opponent: Opponent, seed: int, steps: range) -> DataLoader[list[Example]]:
@@ -134,8 +136,8 @@ def begin(task: Task, opponent: Opponent, seed: int) -> State:
     parameters = [each for each in model.parameters() if each.requires_grad]
     rate, decay = opponent.learning_rate, opponent.weight_decay
     if opponent.optimizer == "sgd":
-        return State(model, torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay))
-    return State(model, torch.optim.AdamW(parameters, rate, weight_decay=decay))
+        return State(model, torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=True))
+    return State(model, torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True))
 
 
 def train_steps(
@@ -154,7 +156,9 @@ def train_steps(
         targets = [{name: each.to(device) for name, each in cells.items()} for _, cells in batch]
         loss = torch.stack(list(model([image.to(device) for image, _ in batch], targets).values())).sum()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"opponent: loss {float(loss)} at step {state.step + 1}; lower its learning rate")
+            raise FloatingPointError(
+                f"opponent: loss {float(loss.detach())} at step {state.step + 1}; lower its learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if opponent.clip_norm:

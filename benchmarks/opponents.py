@@ -54,7 +54,7 @@ class Opponent:
     """kept per level before NMS and per image after it, in training"""
     proposals_asked: int = 2000
     """the same in prediction"""
-    roi_batch: int = 128
+    roi_batch: int = 64
     """proposals sampled per image for the losses"""
     roi_positive_fraction: float = 0.5
     bf16: bool = True

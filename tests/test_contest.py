@@ -1,0 +1,76 @@
+"""What is run, and what is not run again; test_accuracy.py runs it as a user does."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import contest
+import pytest
+import records
+from contest import Terms, begin_anew_unless, hold
+from contestants import Trained
+
+from cellseg.experiment import Prepared
+
+
+@dataclass
+class Fake:
+    """A contestant that finds nothing, and says what it was asked for."""
+
+    prepared: Prepared
+    rate: float = 2.0
+    asked: list = field(default_factory=list)
+
+    def settings(self):
+        return {"rate": self.rate}
+
+    def step_seconds(self):
+        self.asked.append("rate")
+        return self.rate
+
+    def train(self, steps, seed, folder, tell):
+        self.asked.append((steps, seed))
+        return Trained(steps, 1.0, 5, [])
+
+
+@pytest.fixture
+def held(prepared, tmp_path, monkeypatch):
+    """Holds a contest of made-up contestants; returns what they were asked for."""
+
+    def of(*names, seeds=(0, 1), seconds=10.0, rate=2.0):
+        fakes = {name: Fake(prepared, rate) for name in names}
+        monkeypatch.setattr(contest, "contestant", lambda name, data, device: fakes[name])
+        hold(Terms(Path("data"), tmp_path / "data.json", "10 s", seconds, None, "cpu"), names, seeds)
+        return [fake.asked for fake in fakes.values()]
+
+    return of
+
+
+def test_steps_are_the_time_over_the_rate(held):
+    assert held("a", "b") == [["rate", (5, 0), (5, 1)]] * 2
+    assert held("c", seeds=(0,), seconds=0.5) == [["rate", (1, 0)]]
+
+
+def test_neither_rates_nor_trainings_on_record_are_done_again(held):
+    held("a", seeds=(0,))
+    assert held("a") == [[(5, 1)]]
+    assert held("a", rate=1.0) == [["rate", (10, 0), (10, 1)]]  # another config
+
+
+def test_a_record_says_on_what_it_was_scored(held, prepared, tmp_path):
+    held("a", seeds=(3,))
+    (record,) = records.read(tmp_path / "data.json").records
+    assert (record.recipe, record.seed, record.budget, record.steps, record.parameters) == ("a", 3, "10 s", 5, 5)
+    assert record.held_out == tuple(prepared.data.records[index].name for index in prepared.validation)
+    assert record.data == prepared.data.digest
+    assert record.metrics["AP50"] == 0.0
+    assert set(record.per_class) == {"class1", "class2"}
+
+
+def test_a_folder_is_emptied_where_another_training_was_begun_in_it(tmp_path):
+    folder = tmp_path / "run"
+    begin_anew_unless(folder, {"steps": 2})
+    (folder / "last.pt").write_text("x")
+    begin_anew_unless(folder, {"steps": 2})
+    assert (folder / "last.pt").exists()
+    begin_anew_unless(folder, {"steps": 3})
+    assert not (folder / "last.pt").exists()

@@ -1,0 +1,56 @@
+"""Both kinds of contestants under one interface; test_accuracy.py runs them as a user does."""
+
+from dataclasses import replace
+
+import pytest
+from contestants import EPOCH, Ours, Theirs, contestant, held_out, scheduled
+from opponents import OPPONENTS
+
+from cellseg.checkpoint import load
+from cellseg.config import replaced
+
+
+@pytest.fixture
+def ours(prepared):
+    return Ours(prepared)
+
+
+def silent(text):
+    pass
+
+
+@pytest.mark.parametrize(("steps", "epochs", "each"), [(1, 1, 1), (EPOCH, 1, 250), (251, 2, 125), (1000, 4, 250)])
+def test_a_schedule_has_the_steps_in_equal_epochs(run_config, steps, epochs, each):
+    train = scheduled(run_config, steps).train
+    assert (train.epochs, train.steps_per_epoch) == (epochs, each)
+
+
+def test_settings_are_what_departs_from_the_defaults_but_for_seed_and_device(ours, prepared):
+    other = replace(prepared, config=replaced(prepared.config, {"seed": 5, "device": "cuda"}))
+    assert Ours(other).settings() == ours.settings()
+    assert ours.settings()["train.learning_rate"] == 1e-3
+    assert "train.momentum" not in ours.settings()
+    changed = replace(prepared, config=replaced(prepared.config, {"train.momentum": 0.8}))
+    assert Ours(changed).settings() != ours.settings()
+
+
+def test_the_averaged_weights_after_the_last_step_are_asked(ours, tmp_path):
+    trained = ours.train(3, 1, tmp_path, silent)
+    saved = load(tmp_path / "last.pt")
+    assert (trained.steps, saved.training["step"], saved.config.seed) == (3, 3, 1)
+    again = ours.train(3, 1, tmp_path, silent)
+    assert again.results == trained.results
+    assert again.seconds == trained.seconds
+
+
+def test_held_out_images_are_those_of_the_split_for_all(ours, prepared):
+    theirs = Theirs(prepared, OPPONENTS["torchvision"])
+    names = [[number for number, _ in held_out(each.prepared)] for each in (ours, theirs)]
+    assert names[0] == names[1] == [prepared.data.records[index].image_id for index in prepared.validation]
+    assert not set(theirs.task.train) & set(prepared.validation)
+    assert theirs.task.zoom == prepared.plan.zoom
+
+
+def test_a_name_of_an_opponent_is_the_opponent(folder):
+    assert isinstance(contestant("reference", folder, "cpu"), Theirs)
+    assert isinstance(contestant("demo-ema", folder, "cpu"), Ours)
