@@ -10,13 +10,19 @@ from cellseg.recipes import RECIPES
 Fields = Mapping[str, Any]
 
 INGREDIENTS: dict[str, Fields] = {
+    "adjusted": {"model.logit_adjustment": 0.5},
     "blur-noise": {"augment.blur": 0.1, "augment.noise": 0.1},
+    "cascade": {"model.box_stages": 3},
+    "copy-paste": {"augment.copy_paste": 6},
     "crop256": {"augment.crop": 256},
     "extra-level": {"model.extra_level": True},
     "four-stages": {"model.stages": 4},
     "mask56": {"model.mask_size": 56},
+    "mask-quality": {"model.mask_quality": True},
+    "rare-windows": {"augment.rare_windows": 0.5},
     "roi128": {"model.roi_batch": 128},
     "scratch": {"model.weights": "none"},
+    "whole-cells": {"augment.least_share": 0.3},
     "wide": {"model.fpn_channels": 128, "model.box_head": 256, "model.mask_channels": [64, 64]},
 }
 """what `+name` sets"""
@@ -28,6 +34,7 @@ OFF: dict[str, Fields] = {
     "ema": {"train.ema_decay": 0.0},
     "flips": {"augment.flips": False, "augment.turns": False},
     "oversample": {"train.oversample": False},
+    "plan-overlap": {"predict.overlap": 128},
     "rescore": {"predict.rescore": False},
     "stain-jitter": {"augment.stain_jitter": 0.0},
     "warmup": {"train.warmup_fraction": 0.0},

@@ -1,0 +1,182 @@
+"""What each ingredient of prediction is worth: the networks of the accuracy benchmark, asked in other ways.
+
+Nothing is trained. Each network predicts the held-out images as its recipe does, and once more for each setting;
+differences are of the same network. Call it again after a stop: what is on record is not predicted again.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from accuracy_table import markdown, short
+
+from cellseg.command_line import user_errors_in_one_line  # says, before torch starts its threads, how they wait
+from cellseg.data_folder import require_data
+from cellseg.whole_files import write_whole
+
+HERE = Path(__file__).parent / "accuracy"
+METRICS = ("AP50", "AP", "AP50_uncapped", "AP_uncapped", "PQ")
+BASE, CALIBRATED, TOGETHER = "as the recipe has it", "calibrated", "the networks of all seeds together"
+SETTINGS: dict[str, Mapping[str, Any]] = {
+    BASE: {},
+    "rescoring off": {"rescore": False},
+    "views 2": {"views": 2},
+    "views 4": {"views": 4},
+    "views 8": {"views": 8},
+    "zooms 1, 1.25": {"zooms": (1.0, 1.25)},
+    "zooms .8, 1": {"zooms": (0.8, 1.0)},
+    "zooms 1, 1.25, views 8": {"zooms": (1.0, 1.25), "views": 8},
+    "score threshold .01": {"score_threshold": 0.01},
+    "score threshold .1": {"score_threshold": 0.1},
+    "box NMS .4": {"box_nms": 0.4},
+    "box NMS .6": {"box_nms": 0.6},
+    "mask threshold .4": {"mask_threshold": 0.4},
+    "mask threshold .6": {"mask_threshold": 0.6},
+    "proposals 1000": {"proposals": 1000},
+    CALIBRATED: {},
+    TOGETHER: {},
+}
+"""fields of PredictConfig that each setting changes"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The figures of one setting and one network."""
+
+    setting: str
+    seed: int
+    """of the network; -1 where those of all seeds predict together"""
+    network: str
+    """digest of its checkpoint, and of the setting's fields"""
+    metrics: Mapping[str, float]
+
+
+@user_errors_in_one_line
+def main() -> int:
+    """Predict what is not on record, print."""
+    options = parsed()
+    name = options.data.resolve().stem
+    file = options.out / f"{name}-inference.json"
+    if not options.only_report:
+        require_data(options.data)
+        folder = options.out / "runs" / name
+        paths = {seed: folder / f"{options.recipe} {options.budget} seed {seed}" / "last.pt" for seed in options.seeds}
+        if missing := [path for path in paths.values() if not path.exists()]:
+            raise FileNotFoundError(f"{missing[0]}: no such network; train it with benchmarks/accuracy.py")
+        answer_all(options, paths, file)
+    print(report(read(file), options.settings))
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="best-cpu", help="one of ours that benchmarks/accuracy.py has trained")
+    parser.add_argument("--budget", default="15 min", help="that it was trained for, as its folder is named")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder with train/, or a COCO json file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS, metavar="SETTING")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--out", type=Path, default=HERE, help="where <data>-inference.json and runs/ lie")
+    parser.add_argument("--only-report", action="store_true", help="print what is on record and predict nothing")
+    return parser.parse_args()
+
+
+def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Path) -> None:
+    """Put every missing answer on record: setting by setting, each for all networks."""
+    from contestants import contestant, held_out
+
+    from cellseg.checkpoint import load_model
+    from cellseg.config import PredictConfig, replaced
+    from cellseg.device import device_of
+    from cellseg.ensemble import Ensemble
+    from cellseg.evaluate import score
+    from cellseg.out_of_fold import cross_fitted
+    from cellseg.predict import predict
+
+    prepared = contestant(options.recipe, options.data, options.device).prepared
+    truth = prepared.data.truth(prepared.validation)
+    loaded = {seed: load_model(path, device_of(options.device)) for seed, path in paths.items()}
+    configs = {seed: checkpoint.config for seed, (_, checkpoint) in loaded.items()}
+    known = {(each.setting, each.seed, each.network) for each in read(file)}
+
+    def point(setting: str, seed: int) -> PredictConfig:
+        changes = {f"predict.{field}": value for field, value in SETTINGS[setting].items()}
+        return replaced(configs[seed], changes).predict
+
+    def asked(setting: str, seed: int) -> list[dict[str, Any]]:
+        if setting == TOGETHER:
+            points = tuple(config.predict for config in configs.values())
+            model: Any = Ensemble(tuple(network for network, _ in loaded.values()), points)
+            return predict(model, held_out(prepared), points[0])
+        results = predict(loaded[seed][0], held_out(prepared), point(setting, seed))
+        if setting == CALIBRATED:  # each image by what was fitted to the others
+            return cross_fitted(truth, [list(own) for _, own in groupby(results, key=lambda each: each["image_id"])])
+        return results
+
+    for setting in options.settings:
+        seeds = [-1] if setting == TOGETHER else list(paths)
+        for seed in seeds:
+            network = digest(list(paths.values()) if seed < 0 else [paths[seed]], SETTINGS[setting])
+            if (setting, seed, network) not in known:
+                scores = score(truth, asked(setting, seed), configs[max(seed, min(paths))].predict.pq_threshold)
+                add(Answer(setting, seed, network, scores.metrics), file)
+                print(f"{setting}, seed {seed}: AP50 {scores.metrics['AP50']:.3f}", flush=True)
+
+
+def digest(paths: Sequence[Path], fields: Mapping[str, Any]) -> str:
+    """16 hex digits of checkpoints and a setting's fields."""
+    made = hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8)
+    for path in paths:
+        made.update(path.read_bytes())
+    return made.hexdigest()
+
+
+def read(file: Path) -> list[Answer]:
+    """The answers on record."""
+    return [Answer(**each) for each in json.loads(file.read_text())] if file.exists() else []
+
+
+def add(answer: Answer, file: Path) -> None:
+    """Write an answer beside those on record, in place of an older one of its setting and seed."""
+    others = [each for each in read(file) if (each.setting, each.seed) != (answer.setting, answer.seed)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(json.dumps([asdict(each) for each in [*others, answer]], indent=1) + "\n", file)
+
+
+def report(answers: Sequence[Answer], settings: Sequence[str]) -> str:
+    """A row a setting: the means over the seeds, and how far AP50 is above the recipe's own, with its range."""
+    found = {name: [each for each in answers if each.setting == name] for name in settings}
+    base = {each.seed: each.metrics for each in answers if each.setting == BASE}
+    if not base:
+        return "no answer on record"
+
+    def gain(metric: str) -> Callable[[Answer], float]:
+        average = mean(each[metric] for each in base.values())
+        return lambda each: each.metrics[metric] - base.get(each.seed, {metric: average})[metric]
+
+    lines = []
+    for name, own in found.items():
+        if own:
+            gains = [[gain(metric)(each) for each in own] for metric in ("AP50", "AP50_uncapped")]
+            means = [short(mean(each.metrics[metric] for each in own)) for metric in METRICS]
+            lines.append([name, *means, *([""] * 2 if name == BASE else map(signed, gains))])
+    head = ["setting", *(each.replace("_", " ") for each in METRICS), "AP50 more", "AP50 uncapped more"]
+    return markdown(head, lines)
+
+
+def signed(gains: Sequence[float]) -> str:
+    """Mean and range of differences; noise where they do not agree on the sign."""
+    low, high = min(gains), max(gains)
+    verdict = "" if low > 0 or high < 0 else ", noise"
+    return f"{mean(gains):+.3f} ({low:+.3f} to {high:+.3f}){verdict}"
+
+
+if __name__ == "__main__":
+    main()
