@@ -63,7 +63,7 @@ def tables(rows: Mapping[str, Sequence[Record]]) -> str:
 
 def figures(rows: Mapping[str, Sequence[Record]]) -> str:
     """A row a recipe: its size, its schedule, and its METRICS on the held-out images."""
-    head = ["recipe", "seeds", "parameters", "steps", "s a step", *(each.replace("_", " ") for each in METRICS)]
+    head = ["recipe", "seeds", "parameters", "steps", *(each.replace("_", " ") for each in METRICS)]
     return markdown(
         head,
         [
@@ -72,7 +72,6 @@ def figures(rows: Mapping[str, Sequence[Record]]) -> str:
                 ", ".join(str(each.seed) for each in sorted(found, key=lambda one: one.seed)),
                 f"{found[0].parameters / 1e6:.1f} M",
                 " / ".join(str(steps) for steps in sorted({each.steps for each in found})),
-                f"{mean(each.seconds / each.steps for each in found):.2f}",
                 *(str(figure(found, metric)) for metric in METRICS),
             ]
             for name, found in rows.items()

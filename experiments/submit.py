@@ -1,7 +1,7 @@
 """Predict the test images with the last final training on this data, and write the checked submission."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,10 @@ class Options:
     """auto, cpu, cuda, cuda:1, mps"""
     checkpoint: tuple[Path, ...] = ()
     """the best.pt to use, or several that predict together; by default that of the last final training on this data"""
+    views: Literal[1, 2, 4, 8] | None = None
+    """flips and quarter turns that each tile is seen in; by default those of the checkpoint's config"""
+    zooms: tuple[float, ...] | None = None
+    """factors on the zoom that each tile is seen at; by default those of the checkpoint's config"""
     runs: Path = Path("experiments/runs")
     """where final_train.py left its checkpoints"""
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"
@@ -60,7 +64,8 @@ def main() -> int:
     )
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
-    results = predict(ensemble, read, checkpoint.config.predict)
+    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
+    results = predict(ensemble, read, replace(checkpoint.config.predict, **given))
     listed = [
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}
         for each in images

@@ -16,9 +16,10 @@ ELSEWHERE = {
     "make bench": "half an hour; test_benchmarks.py runs every claim on its smallest size",
     "python benchmarks/targets.py": "test_benchmarks.py, on its smallest size",
     "python benchmarks/gpu.py": "test_benchmarks.py, on a CPU",
-    "python benchmarks/accuracy.py --recipes reference torchvision demo --minutes 15 --seeds 0 1": (
+    "python benchmarks/accuracy.py --recipes reference torchvision best-cpu --data data --minutes 15 --seeds 0 1": (
         "an hour and a half; test_accuracy.py, for two steps"
     ),
+    "python benchmarks/inference.py --recipe best-cpu --data data --seeds 0 1": "test_inference.py, on tiny networks",
     "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
     "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release/*.tif --out cells.json": (
         "test_cli.py, in two processes"
@@ -31,7 +32,12 @@ ELSEWHERE = {
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --folds 5": "test_scripts.py, in two folds",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
-    "python experiments/submit.py --checkpoint first.pt second.pt third.pt": "test_scripts.py, with two",
+    "cellseg sample pretraining/ --train 300 --test 0": "test_cli.py writes a smaller one",
+    "python experiments/final_train.py --data pretraining --recipe best-cpu": "a quarter of an hour; test_scripts.py",
+    "python experiments/final_train.py --recipe best-cpu --weights experiments/runs/DIGEST/RUN_ID/best.pt": (
+        "a quarter of an hour; test_scripts.py, in some steps"
+    ),
+    "python experiments/submit.py --checkpoint first.pt second.pt third.pt --views 4": "test_scripts.py, with two",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",
     "optuna-dashboard sqlite:///optuna.db": "test_storage.py reads a study through it",
 }

@@ -18,10 +18,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from cellseg.checkpoint import load, save
+from cellseg.checkpoint import load, load_model, save
+from cellseg.dataset import test_images as images_to_predict
 from cellseg.export import lint
+from cellseg.images import read_image
 from cellseg.json_files import MEMBER, read_image_ids, read_results
 from cellseg.model import build_model, state_of
+from cellseg.predict import predict
 from cellseg.sample import write
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +186,31 @@ def test_several_checkpoints_are_submitted_together(project):
     images = read_image_ids(folder / "data/test_image_name_to_ids.json")
     assert lint(results[0], images) == []
     assert results[0] not in results[1:]
+
+
+def test_a_finished_network_is_submitted_with_more_views_than_it_was_validated_with(project):
+    folder, _ = project
+    path = next((folder / "experiments/runs").glob("*/*/best.pt"))
+    found = []
+    for options in ((), ("--views", 2, "--zooms", 1, 0.8)):
+        run(folder, ROOT / "experiments/submit.py", "--checkpoint", path, "--out", "views.zip", *options)
+        found.append(read_results(folder / "views.zip"))
+    network, checkpoint = load_model(path)
+    config = replace(checkpoint.config.predict, views=2, zooms=(1.0, 0.8))
+    first = images_to_predict(folder / "data")[0]
+    image = read_image(first.path, checkpoint.plan.channel_order)
+    expected = [each["score"] for each in predict(network, [(first.image_id, image)], config)]
+    own = [each["score"] for each in found[1] if each["image_id"] == first.image_id]
+    assert own == pytest.approx(expected, abs=1e-6)
+    assert found[0] != found[1]
+
+
+def test_a_training_starts_from_the_network_of_another(project, caplog):
+    folder, _ = project
+    path = next((folder / "experiments/runs").glob("*/*/best.pt"))
+    with caplog.at_level("INFO", "cellseg"):
+        run(folder, ROOT / "experiments/final_train.py", *SMALL, "--weights", path, "--runs", "again")
+    assert re.search(rf"weights: {path}: (\d+) of \1 tensors loaded", caplog.text)
 
 
 def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(project):

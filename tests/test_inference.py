@@ -1,0 +1,63 @@
+"""Ways of predicting, compared on the networks of the accuracy benchmark."""
+
+import json
+
+import inference
+import ingredients
+import pytest
+from inference import BASE, CALIBRATED, TOGETHER, Answer, report, signed
+from test_accuracy import MICRO, trained
+from test_scripts import ROOT, run, run_process
+
+SCRIPT = ROOT / "benchmarks/inference.py"
+ASKED = (BASE, "views 2", CALIBRATED, TOGETHER)
+
+
+def answer(setting, seed, ap50, uncapped=0.5):
+    metrics = dict.fromkeys(inference.METRICS, 0.25)
+    return Answer(setting, seed, "", metrics | {"AP50": ap50, "AP50_uncapped": uncapped})
+
+
+def test_networks_are_asked_once_in_every_way(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(ingredients.INGREDIENTS, "micro", MICRO)
+    trained(folder, tmp_path, "demo+micro", steps=1, seeds=(0, 1))
+    arguments = ["--recipe", "demo+micro", "--budget", "1 steps", "--data", folder, "--out", tmp_path]
+    arguments += ["--device", "cpu", "--settings", *ASKED]
+    said = run(tmp_path, SCRIPT, *arguments)
+    found = json.loads((tmp_path / f"{folder.name}-inference.json").read_text())
+    assert [(each["setting"], each["seed"]) for each in found] == [
+        *((name, seed) for name in ASKED[:3] for seed in (0, 1)),
+        (TOGETHER, -1),
+    ]
+    again = run(tmp_path, SCRIPT, *arguments)
+    assert "views 2, seed 1: AP50" in said
+    assert ", seed" not in again
+    assert all(f"| {name} |" in again for name in ASKED)
+
+
+def test_networks_that_were_not_trained_are_named(folder, tmp_path):
+    said = run_process(tmp_path, SCRIPT, "--recipe", "demo", "--data", folder, "--out", tmp_path, code=2)
+    assert "demo 15 min seed 0/last.pt: no such network; train it with benchmarks/accuracy.py" in said
+    assert "Traceback" not in said
+
+
+def test_gains_are_of_the_same_network():
+    answers = [answer(BASE, 0, 0.2), answer(BASE, 1, 0.4), answer("views 2", 0, 0.21), answer("views 2", 1, 0.43)]
+    lines = report([*answers, answer(TOGETHER, -1, 0.35)], [BASE, "views 2", TOGETHER]).splitlines()
+    assert lines[2].startswith(f"| {BASE} | .300 | .250 |")
+    assert "| +0.020 (+0.010 to +0.030) |" in lines[3]
+    assert "| +0.050 (+0.050 to +0.050) |" in lines[4]  # over the mean of both
+
+
+def test_seeds_that_disagree_are_noise():
+    assert signed([-0.01, 0.03]) == "+0.010 (-0.010 to +0.030), noise"
+    assert signed([0.0, 0.0]) == "+0.000 (+0.000 to +0.000), noise"
+    assert signed([-0.02, -0.01]) == "-0.015 (-0.020 to -0.010)"
+
+
+@pytest.mark.parametrize("setting", inference.SETTINGS)
+def test_every_setting_is_a_config(setting):
+    from cellseg.config import PredictConfig, RunConfig, replaced
+
+    config = replaced(RunConfig(), {f"predict.{name}": value for name, value in inference.SETTINGS[setting].items()})
+    assert (config.predict == PredictConfig()) == (not inference.SETTINGS[setting])
