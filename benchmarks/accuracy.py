@@ -28,7 +28,8 @@ def main() -> int:
         from contest import Terms, hold
 
         budget = f"{options.steps} steps" if options.steps else f"{options.minutes:g} min"
-        terms = Terms(options.data, file, budget, options.minutes * 60, options.steps, options.device)
+        seconds, split = options.minutes * 60, options.split_seed
+        terms = Terms(options.data, file, budget, seconds, options.steps, options.device, split)
         hold(terms, options.recipes, options.seeds)
     print(report(records.read(file).records, options.recipes))
     return 0
@@ -42,10 +43,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15.0, help="of training, for each recipe and seed")
     parser.add_argument("--steps", type=int, help="of each training, instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
+    parser.add_argument("--split-seed", type=int, default=0, help="which images are held out")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--out", type=Path, default=HERE, help="where <data>.json and runs/ lie")
     parser.add_argument("--only-report", action="store_true", help="print what is on record and train nothing")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps: expected at least 1, got {options.steps}")
+    return options
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from statistics import mean
 from records import Record
 
 METRICS = ("AP50", "AP", "AP50_uncapped", "AP_uncapped", "PQ")
-COMPARED = ("AP50", "AP50_uncapped", "PQ")
+COMPARED = ("AP50", "AP", "PQ")
 OPPONENT, PUBLISHED = "torchvision", "reference"
 
 
@@ -45,13 +45,14 @@ def span(values: Sequence[float]) -> Span:
 def report(records: Sequence[Record], recipes: Sequence[str] = ()) -> str:
     """Tables of the records of each budget and device; of the named recipes, in their order, where any is named."""
     parts = []
-    for budget, device in dict.fromkeys((each.budget, each.device) for each in records):
-        group = [each for each in records if (each.budget, each.device) == (budget, device)]
+    for budget, device, split in dict.fromkeys((each.budget, each.device, each.split) for each in records):
+        group = [each for each in records if (each.budget, each.device, each.split) == (budget, device, split)]
         names = recipes or list(dict.fromkeys(each.recipe for each in group))
         every = {name: [each for each in group if each.recipe == name] for name in names}
         rows = {name: found for name, found in every.items() if found}
         if rows:
-            parts.append(f"{budget} of training, validation not counted, on {device}\n\n" + tables(rows))
+            title = f"{budget} of training, validation not counted, on {device}, split {split}"
+            parts.append(f"{title}\n\n{tables(rows)}")
     return "\n\n".join(parts) or "no finished training"
 
 

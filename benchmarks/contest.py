@@ -15,7 +15,7 @@ from records import Rate, Record, digest_of
 
 from cellseg.device import device_of
 from cellseg.evaluate import score
-from cellseg.git import git_commit
+from cellseg.git import git_commit, git_dirty
 from cellseg.whole_files import write_whole
 
 
@@ -33,6 +33,8 @@ class Terms:
     steps: int | None
     """instead of the seconds"""
     device: str
+    split_seed: int = 0
+    """which images are held out"""
 
     @property
     def device_name(self) -> str:
@@ -46,7 +48,7 @@ class Terms:
 
 def hold(terms: Terms, recipes: Sequence[str], seeds: Sequence[int]) -> None:
     """Measure all rates that are not on record, then train every recipe with the first seed, with the next, …"""
-    entries = {name: contestant(name, terms.data, terms.device) for name in recipes}
+    entries = {name: contestant(name, terms.data, terms.device, terms.split_seed) for name in recipes}
     steps = {name: terms.steps or steps_of(name, entry, terms) for name, entry in entries.items()}
     for seed in seeds:
         for name, entry in entries.items():
@@ -71,11 +73,13 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
     prepared = entry.prepared
     config, data = digest_of(entry.settings()), prepared.data.digest
     who = f"{name} seed {seed}"
-    if records.read(terms.file).record(name, seed, terms.budget, config, data, terms.device_name):
+    if records.read(terms.file).record(name, seed, terms.budget, config, data, terms.device_name, terms.split_seed):
         print(f"{who}: on record", flush=True)
         return
     folder = terms.file.parent / "runs" / terms.file.stem / f"{name} {terms.budget} seed {seed}"
-    begin_anew_unless(folder, {"config": config, "data": data, "steps": steps})
+    if terms.split_seed:
+        folder = folder.with_name(f"{folder.name} split {terms.split_seed}")
+    begin_anew_unless(folder, {"config": config, "data": data, "steps": steps, "device": terms.device_name})
     trained = entry.train(steps, seed, folder, lambda text: print(f"{who}: {text}", flush=True))
     scores = score(prepared.data.truth(prepared.validation), trained.results, prepared.config.predict.pq_threshold)
     record = Record(
@@ -85,6 +89,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
         config=config,
         data=data,
         device=terms.device_name,
+        split=terms.split_seed,
         steps=trained.steps,
         seconds=round(trained.seconds, 1),
         parameters=trained.parameters,
@@ -92,7 +97,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
         per_class=scores.per_class,
         held_out=tuple(prepared.data.records[index].name for index in prepared.validation),
         date=today(),
-        commit=git_commit(),
+        commit=git_commit() + ("+" if git_dirty() == "true" else ""),
         torch=torch.__version__,
     )
     records.add(record, terms.file)

@@ -57,11 +57,12 @@ class Contestant(Protocol):
         """Train, or go on in the folder with a training that was stopped, and predict."""
 
 
-def contestant(name: str, root: Path, device: str) -> Contestant:
+def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Contestant:
     """The row of a name, on the data set in root. Raises ValueError for a name that is not known."""
+    fields = {"device": device, "dataset.split_seed": split_seed}
     if name in OPPONENTS:
-        return Theirs(prepare(replaced(config_of("demo"), {"device": device}), root), OPPONENTS[name])
-    return Ours(prepare(replaced(config_of(name), {"device": device}), root))
+        return Theirs(prepare(replaced(config_of("demo"), fields), root), OPPONENTS[name])
+    return Ours(prepare(replaced(config_of(name), fields), root))
 
 
 @dataclass(frozen=True)

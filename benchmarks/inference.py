@@ -14,14 +14,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_table import markdown, short
+from accuracy_table import METRICS, markdown, short
 
 from cellseg.command_line import user_errors_in_one_line  # says, before torch starts its threads, how they wait
 from cellseg.data_folder import require_data
 from cellseg.whole_files import write_whole
 
 HERE = Path(__file__).parent / "accuracy"
-METRICS = ("AP50", "AP", "AP50_uncapped", "AP_uncapped", "PQ")
 BASE, CALIBRATED, TOGETHER = "as the recipe has it", "calibrated", "the networks of all seeds together"
 SETTINGS: dict[str, Mapping[str, Any]] = {
     BASE: {},
@@ -104,6 +103,12 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
     truth = prepared.data.truth(prepared.validation)
     loaded = {seed: load_model(path, device_of(options.device)) for seed, path in paths.items()}
     configs = {seed: checkpoint.config for seed, (_, checkpoint) in loaded.items()}
+    for seed, (_, checkpoint) in loaded.items():
+        if checkpoint.epoch < configs[seed].train.epochs:
+            raise ValueError(
+                f"{paths[seed]}: trained for {checkpoint.epoch} of {configs[seed].train.epochs} epochs; go on with it "
+                f"by benchmarks/accuracy.py"
+            )
     known = {(each.setting, each.seed, each.network) for each in read(file)}
 
     def point(setting: str, seed: int) -> PredictConfig:
@@ -140,7 +145,12 @@ def digest(paths: Sequence[Path], fields: Mapping[str, Any]) -> str:
 
 def read(file: Path) -> list[Answer]:
     """The answers on record."""
-    return [Answer(**each) for each in json.loads(file.read_text())] if file.exists() else []
+    if not file.exists():
+        return []
+    try:
+        return [Answer(**each) for each in json.loads(file.read_text())]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: expected answers of this version, got {error}; move the file away") from error
 
 
 def add(answer: Answer, file: Path) -> None:

@@ -43,7 +43,6 @@ OFF: dict[str, Fields] = {
 """what `-name` sets: the same recipe without it"""
 SHARED: Fields = {
     "dataset.grouped_split": True,
-    "dataset.split_seed": 0,
     "dataset.validation_fraction": 0.2,
     "dataset.subset": 1.0,
     "train.patience": 0,

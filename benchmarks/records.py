@@ -1,5 +1,6 @@
 """What the accuracy benchmark has measured, as one JSON file for each data set."""
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Mapping
@@ -57,11 +58,13 @@ class Record:
     date: str
     commit: str
     torch: str
+    split: int = 0
+    """seed of the split"""
 
     @property
     def key(self) -> tuple[str | int, ...]:
         """What one record is kept for: a new one with another config takes the place of the old."""
-        return self.recipe, self.seed, self.budget, self.data, self.device
+        return self.recipe, self.seed, self.budget, self.data, self.device, self.split
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class Book:
         """The rate that was measured for just this, if one was."""
         return next((each for each in self.rates if each.key == (recipe, config, data, device)), None)
 
-    def record(self, recipe: str, seed: int, budget: str, config: str, data: str, device: str) -> Record | None:
+    def record(
+        self, recipe: str, seed: int, budget: str, config: str, data: str, device: str, split: int = 0
+    ) -> Record | None:
         """The finished training of just this, if there is one."""
-        key = recipe, seed, budget, data, device
+        key = recipe, seed, budget, data, device, split
         return next((each for each in self.records if each.key == key and each.config == config), None)
 
     def having(self, entry: Rate | Record) -> "Book":
@@ -91,16 +96,21 @@ def read(path: Path) -> Book:
     """The book of a file; an empty one where there is none."""
     if not path.exists():
         return Book()
-    content = json.loads(path.read_text())
-    records = [Record(**each | {"held_out": tuple(each["held_out"])}) for each in content["records"]]
-    return Book(tuple(Rate(**each) for each in content["rates"]), tuple(records))
+    try:
+        content = json.loads(path.read_text())
+        records = [Record(**each | {"held_out": tuple(each["held_out"])}) for each in content["records"]]
+        return Book(tuple(Rate(**each) for each in content["rates"]), tuple(records))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected records of this version, got {error}; move the file away") from error
 
 
 def add(entry: Rate | Record, path: Path) -> Book:
     """Write an entry beside those that the file has by now, and return them all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    book = read(path).having(entry)
-    write_whole(json.dumps(asdict(book), indent=1) + "\n", path)
+    with path.with_suffix(".lock").open("w") as held:  # several trainings may end at once
+        fcntl.flock(held, fcntl.LOCK_EX)
+        book = read(path).having(entry)
+        write_whole(json.dumps(asdict(book), indent=1) + "\n", path)
     return book
 
 

@@ -84,17 +84,19 @@ def box_losses(logits: Tensor, deltas: Tensor, labels: Tensor, aims: Tensor) -> 
     Deltas are (R, 4 (C + 1)), or (R, 4) for all classes. RoIs of label -1 lose nothing.
     """
     count = mean_count(logits.new_full((), len(labels)))
-    per_class = deltas.view(len(labels), -1, 4)
-    own = per_class[:, 0] if per_class.shape[1] == 1 else per_class[torch.arange(len(labels)), labels]
+    per_class = deltas.view(len(labels), deltas.shape[1] // 4, 4)
+    rows = torch.arange(len(labels), device=labels.device)
+    own = per_class[:, 0] if per_class.shape[1] == 1 else per_class[rows, labels]
     moved = F.smooth_l1_loss(own, aims, beta=1 / 9, reduction="none").sum(dim=1)
     classified = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
     return classified / count, (moved * (labels > 0)).sum() / count
 
 
 def class_offsets(shares: Sequence[float], strength: float) -> Tensor:
-    """What training adds to the class logits (C + 1,), so that a rare class must win by more: none for background.
+    """What training adds to the class logits (C + 1,), so that a rare class must win by more.
 
-    Logit adjustment, arXiv 2007.07314, among the cells alone: strength x log of each class's share, mean 0.
+    Logit adjustment, arXiv 2007.07314, among the cells alone: strength x log of each class's share of the largest
+    share. Background and the most frequent class stay as they are, and so do the scores of most cells.
     """
     logs = torch.tensor(shares, dtype=torch.float32).log()
-    return torch.cat([torch.zeros(1), strength * (logs - logs.mean())])
+    return torch.cat([torch.zeros(1), strength * (logs - logs.max())])

@@ -58,7 +58,7 @@ def fit_class(scores: Array, sides: Array, hits: Array) -> tuple[float, ...]:
         value = (np.logaddexp(0, logits) - hits * logits).sum() + RIDGE / 2 * away @ away
         return float(value), features.T @ (expit(logits) - hits) + RIDGE * away
 
-    bounds = [(LEAST_SLOPE, None), (None, None), (None, None), (None, None)]
+    bounds = [(LEAST_SLOPE, None), (None, None), (None, 0), (None, None)]  # no size beyond the fitted is sure
     slope, linear, square, constant = minimize(loss, identity, jac=True, method="L-BFGS-B", bounds=bounds).x
     # from (log(side) - mean) / scale to log(side)
     square /= scale**2

@@ -148,10 +148,15 @@ def apply(config: RunConfig, found: Plan) -> RunConfig:
             anchor_sizes=found.anchor_sizes,
             aspect_ratios=found.aspect_ratios,
             num_cell_classes=len(found.class_names),
-            class_shares=config.model.class_shares or class_shares(found.class_cells) or None,
+            class_shares=config.model.class_shares or _shares_asked_for(found, config.model),
         ),
         predict=replace(config.predict, zoom=found.zoom, overlap=found.overlap, detections=found.detections),
     )
+
+
+def _shares_asked_for(found: Plan, config: ModelConfig) -> tuple[float, ...] | None:
+    """Those of the Plan where training adjusts for them; a Plan from before has none."""
+    return (class_shares(found.class_cells) or None) if config.logit_adjustment else None
 
 
 def class_shares(class_cells: Sequence[int]) -> tuple[float, ...]:

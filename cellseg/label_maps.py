@@ -106,13 +106,14 @@ def target(label_maps: Array, minimum_area: int = 0) -> Target:
     )
 
 
-def without_slivers(cells: Target, whole: Mapping[int, int], least_share: float) -> Target:
-    """The Target with the cells ignored that show less than that share of their whole pixels, by id.
+def without_slivers(cells: Target, whole: Mapping[int, int], least_share: float, minimum_area: int = 0) -> Target:
+    """The Target with the cells ignored that show less than that share of their whole pixels, by id, or too few.
 
     Cells that are not in `whole` are whole.
     """
     shown = areas_by_id(cells["label_maps"].numpy())
-    kept = torch.tensor([shown[k] >= least_share * whole.get(k, 0) for k in cells["ids"].tolist()], dtype=torch.bool)
+    least = {k: max(minimum_area, least_share * whole.get(k, 0)) for k in shown}
+    kept = torch.tensor([shown[k] >= least[k] for k in cells["ids"].tolist()], dtype=torch.bool)
     return Target(
         boxes=cells["boxes"][kept],
         labels=cells["labels"][kept],

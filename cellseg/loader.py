@@ -70,11 +70,12 @@ class TrainingViews(Dataset[View]):
         view, window = random_view(image, label_maps, augment, scale, seed, paste)
         view = recolored(view, color=self.config.dataset.color)  # a stain perturbed in gray would bring colour back
         pixels = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
-        cells = target(window, self.config.dataset.minimum_area)
+        least = self.config.dataset.minimum_area
+        cells = target(window, 1 if augment.least_share else least)
         if augment.least_share:
             if index not in self._areas:
                 self._areas[index] = areas_by_id(label_maps)
-            cells = without_slivers(cells, self._areas[index], augment.least_share)
+            cells = without_slivers(cells, self._areas[index], augment.least_share, least)
         (sampling,) = seed.spawn(1)[0].generate_state(1).tolist()
         return View(pixels, cells, self.data.records[index].name, sampling)
 

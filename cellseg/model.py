@@ -43,7 +43,7 @@ class CellRCNN(MaskRCNN):
         seeds: Sequence[int] | None = None,
         cores: Tensor | None = None,
     ) -> Losses | list[Detections]:
-        """The five losses in training; else per image boxes (N, 4), labels, scores and masks (N, M, M).
+        """The losses in training; else per image boxes (N, 4), labels, scores, masks (N, M, M), maybe qualities.
 
         What an image's losses sample follows from its seed, or from torch's generator where there are no seeds. With
         cores (B, 4) xyxy, network pixels, only detections whose centres lie in their image's core are returned.
@@ -64,7 +64,8 @@ class CellRCNN(MaskRCNN):
 def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
     """The network of a config, with its weights loaded unless pretrained is False.
 
-    Raises ValueError where anchors do not fit the levels, or over `parameter_limit` trainable parameters.
+    Raises ValueError where anchors do not fit the levels, for class shares that miss a class where they are needed, or
+    over `parameter_limit` trainable parameters.
     """
     backbone = build_backbone(config)
     levels = config.levels

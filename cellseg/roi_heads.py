@@ -35,7 +35,7 @@ class Samples(NamedTuple):
 
     boxes: Tensor  # (R, 4) network pixels
     cells: Tensor  # (R,) index of the cell that each finds, or one beyond them
-    labels: Tensor  # (R,) class 1..C, or 0 background
+    labels: Tensor  # (R,) class 1..C, 0 background, or -1: neither
     aims_at: Tensor  # (R, 4) the cell's box
 
 

@@ -59,6 +59,8 @@ def train(options: Options) -> int:
     if world()[0]:
         logging.getLogger("cellseg").setLevel(logging.WARNING)
     config, root = options.config, options.data
+    if options.folds and options.all_data:
+        raise ValueError("--all-data: --folds holds back one fold after the other, and ends with all; leave one out")
     if options.folds:
         config = replace(config, dataset=replace(config.dataset, folds=options.folds, fold=0))
     elif options.all_data:

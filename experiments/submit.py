@@ -62,9 +62,11 @@ def main() -> int:
         sep="\n",
         file=sys.stderr,
     )
+    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
+    if checkpoint.config.predict.calibration and (given or paths[1:]):
+        print("the scores' calibration was fitted to single networks without these views", file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
-    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
     results = predict(ensemble, read, replace(checkpoint.config.predict, **given))
     listed = [
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}

@@ -49,7 +49,7 @@ def test_budgets_and_devices_have_tables_of_their_own():
     text = report([*RECORDS, record("demo", 0, 0.5, budget="60 min"), record("demo", 0, 0.6, device="gpu")])
     headings = [line for line in text.splitlines() if "of training" in line]
     assert [line.split(" of training")[0] for line in headings] == ["15 min", "60 min", "15 min"]
-    assert headings[-1].endswith("on gpu")
+    assert headings[-1].endswith("on gpu, split 0")
     assert rows_of(text, "demo")[-2][5] == ".600 (.600 to .600)"
 
 

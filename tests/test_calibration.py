@@ -89,7 +89,7 @@ def test_true_positives_are_those_that_pycocotools_matches(seed):
     assert set(np.flatnonzero(true_positives(truth, results)).tolist()) == matched
 
 
-@pytest.mark.parametrize("row", [(0.6, -1.0, 0.3, -0.5), (1.8, 2.0, -0.4, -1.5), (1.0, 0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("row", [(0.6, 1.5, -0.3, -2.5), (1.8, 2.0, -0.4, -1.5), (1.0, 0.0, 0.0, 0.0)])
 def test_known_coefficients_are_recovered_as_far_as_they_matter(row):
     scores, sides, hits = simulated(row)
     fitted = fit_class(scores, sides, hits)

@@ -36,10 +36,10 @@ class Fake:
 def held(prepared, tmp_path, monkeypatch):
     """Holds a contest of made-up contestants; returns what they were asked for."""
 
-    def of(*names, seeds=(0, 1), seconds=10.0, rate=2.0):
+    def of(*names, seeds=(0, 1), seconds=10.0, rate=2.0, split=0):
         fakes = {name: Fake(prepared, rate) for name in names}
-        monkeypatch.setattr(contest, "contestant", lambda name, data, device: fakes[name])
-        hold(Terms(Path("data"), tmp_path / "data.json", "10 s", seconds, None, "cpu"), names, seeds)
+        monkeypatch.setattr(contest, "contestant", lambda name, data, device, split: fakes[name])
+        hold(Terms(Path("data"), tmp_path / "data.json", "10 s", seconds, None, "cpu", split), names, seeds)
         return [fake.asked for fake in fakes.values()]
 
     return of
@@ -54,6 +54,18 @@ def test_neither_rates_nor_trainings_on_record_are_done_again(held):
     held("a", seeds=(0,))
     assert held("a") == [[(5, 1)]]
     assert held("a", rate=1.0) == [["rate", (10, 0), (10, 1)]]  # another config
+
+
+def test_another_device_or_split_takes_over_no_training(held, tmp_path, monkeypatch):
+    held("a", seeds=(0,))
+    folder = tmp_path / "runs/data/a 10 s seed 0"
+    before = (folder / "training.json").read_text()
+    monkeypatch.setattr(Terms, "device_name", "another")
+    assert held("a", seeds=(0,)) == [["rate", (5, 0)]]
+    assert (folder / "training.json").read_text() != before
+    assert held("a", seeds=(0,), split=1) == [[(5, 0)]]
+    assert (tmp_path / "runs/data/a 10 s seed 0 split 1").is_dir()
+    assert len(records.read(tmp_path / "data.json").records) == 3
 
 
 def test_a_record_says_on_what_it_was_scored(held, prepared, tmp_path):

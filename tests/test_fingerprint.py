@@ -132,7 +132,7 @@ def test_an_applied_plan_leaves_nothing_open():
     whole = apply(config, found)
     assert (whole.augment.crop, whole.predict.zoom, whole.predict.detections) == (224, 2.5, 100)
     assert whole.predict.overlap == 64  # 20 x 2.5 x 1.25 = 62.5
-    assert whole.model.class_shares == pytest.approx((2 / 3, 1 / 3))
+    assert whole.model.class_shares is None  # nothing asks for them
     assert whole.model.anchor_sizes == found.anchor_sizes
     assert whole.model.aspect_ratios == found.aspect_ratios
     assert whole.model.num_cell_classes == 2
@@ -177,13 +177,14 @@ def test_class_cells_count_all_images_and_classes():
 
 def test_a_class_without_a_cell_has_the_share_of_half_a_cell():
     assert class_shares((2, 0, 1)) == pytest.approx((4 / 7, 1 / 7, 2 / 7))
-    config = apply(RunConfig(), planned(RunConfig(), Maps([cells((1, 0, 0, 9, 9))])))
+    adjusted = RunConfig(model=ModelConfig(logit_adjustment=0.5))
+    config = apply(adjusted, planned(adjusted, Maps([cells((1, 0, 0, 9, 9))])))
     assert config.model.class_shares == pytest.approx((2 / 3, 1 / 3))
 
 
 def test_a_plan_of_an_earlier_version_leaves_the_shares_open():
     before = Plan("d", ("a", "b"), "rgb", 1.0, 64, (8.0,), (1.0,), 10, 10.0, 8)
-    assert apply(RunConfig(), before).model.class_shares is None
+    assert apply(RunConfig(model=ModelConfig(logit_adjustment=0.5)), before).model.class_shares is None
     assert apply(RunConfig(), before).predict.overlap == 128
 
 

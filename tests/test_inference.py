@@ -1,20 +1,24 @@
 """Ways of predicting, compared on the networks of the accuracy benchmark."""
 
 import json
+from dataclasses import replace
 
 import inference
 import ingredients
 import pytest
+from accuracy_table import METRICS
 from inference import BASE, CALIBRATED, TOGETHER, Answer, report, signed
 from test_accuracy import MICRO, trained
 from test_scripts import ROOT, run, run_process
+
+from cellseg.checkpoint import load, save
 
 SCRIPT = ROOT / "benchmarks/inference.py"
 ASKED = (BASE, "views 2", CALIBRATED, TOGETHER)
 
 
 def answer(setting, seed, ap50, uncapped=0.5):
-    metrics = dict.fromkeys(inference.METRICS, 0.25)
+    metrics = dict.fromkeys(METRICS, 0.25)
     return Answer(setting, seed, "", metrics | {"AP50": ap50, "AP50_uncapped": uncapped})
 
 
@@ -30,6 +34,10 @@ def test_networks_are_asked_once_in_every_way(folder, tmp_path, monkeypatch):
         (TOGETHER, -1),
     ]
     again = run(tmp_path, SCRIPT, *arguments)
+    path = next(tmp_path.glob("runs/*/*seed 1/last.pt"))
+    unfinished = load(path)
+    save(replace(unfinished, epoch=0), path)
+    assert "trained for 0 of 1 epochs; go on with it" in run(tmp_path, SCRIPT, *arguments, code=2)
     assert "views 2, seed 1: AP50" in said
     assert ", seed" not in again
     assert all(f"| {name} |" in again for name in ASKED)

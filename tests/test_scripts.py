@@ -317,6 +317,7 @@ def test_folds_are_trained_before_the_network_that_is_handed_in(tmp_path):
     (place,) = tmp_path.glob(f"experiments/runs/*/{parent}")
     assert "AP50" in run(tmp_path, "cellseg", "score", place / "out_of_fold.json", place / "truth.json")
     assert "has 2 folds, got 3" in run(tmp_path, script, *few, "--folds", "3", "--resume", parent, code=2)
+    assert "leave one out" in run(tmp_path, script, *few, "--folds", "2", "--all-data", code=2)
     assert "ask for fewer folds" in run(tmp_path, script, *few, "--folds", "50", code=2)
 
 
