@@ -14,7 +14,8 @@ from pace import STEPS, Clock, Pace, Tell
 
 from cellseg.checkpoint import load_model
 from cellseg.codes import Array
-from cellseg.config import RunConfig, flat, replaced
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
 from cellseg.experiment import Prepared, Silent, prepare
 from cellseg.fingerprint import fingerprint, sampling_weights

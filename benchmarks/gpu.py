@@ -20,7 +20,8 @@ from rows import Row
 from step import our_losses, trained
 from torch import Tensor
 
-from cellseg.config import RunConfig, replaced
+from cellseg.config import RunConfig
+from cellseg.config_fields import replaced
 from cellseg.experiment import prepare
 from cellseg.label_maps import Target
 from cellseg.optimizer import optimizer_of

@@ -92,7 +92,8 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
     from contestants import contestant, held_out
 
     from cellseg.checkpoint import load_model
-    from cellseg.config import PredictConfig, replaced
+    from cellseg.config import PredictConfig
+    from cellseg.config_fields import replaced
     from cellseg.device import device_of
     from cellseg.ensemble import Ensemble
     from cellseg.evaluate import score

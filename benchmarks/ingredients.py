@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cellseg.config import RunConfig, replaced
+from cellseg.config import RunConfig
+from cellseg.config_fields import replaced
 from cellseg.recipes import RECIPES
 
 Fields = Mapping[str, Any]

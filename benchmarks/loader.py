@@ -16,7 +16,7 @@ from rows import Row
 from step import our_losses, trained
 from torch.utils.data import DataLoader
 
-from cellseg.config import replaced
+from cellseg.config_fields import replaced
 from cellseg.experiment import Prepared, prepare
 from cellseg.loader import Batch, training_loader
 from cellseg.model import build_model

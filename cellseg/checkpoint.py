@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellseg.config import RunConfig, from_dict, to_dict
+from cellseg.config import RunConfig
+from cellseg.config_fields import from_dict, to_dict
 from cellseg.ensemble import Ensemble
 from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place

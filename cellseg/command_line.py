@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from cellseg.config import RunConfig, flat
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat
 from cellseg.recipes import RECIPES
 
 # With another process on one of its cores, OpenMP's spinning threads slow a training down tenfold.

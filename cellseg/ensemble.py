@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from cellseg.config import PredictConfig
 from cellseg.model import CellRCNN
-from cellseg.roi_heads import CellRoIHeads, Detections, Features, Masks, Sizes, owned, with_masks
+from cellseg.roi_branches import Detections, Features, Masks, RoiBranches, Sizes, owned, with_masks
 from cellseg.views import VIEWS, View
 
 
@@ -73,7 +73,7 @@ class Member:
 class Seen:
     """One network's features of one view of some tiles; boxes go in and come out in pixels of the tiles."""
 
-    heads: CellRoIHeads
+    heads: RoiBranches
     view: View
     features: Features
     sizes_hw: Sizes

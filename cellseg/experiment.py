@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cellseg import tracking
-from cellseg.config import RunConfig, flat, from_dict, to_dict
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat, from_dict, to_dict
 from cellseg.crops import crops_of, with_crops
 from cellseg.dataset import DataSet, open_dataset
 from cellseg.distributed import from_first, world

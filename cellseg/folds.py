@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellseg import checkpoint, tracking
-from cellseg.config import RunConfig, flat, to_dict
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat, to_dict
 from cellseg.dataset import DataSet
 from cellseg.device import device_of
 from cellseg.distributed import world

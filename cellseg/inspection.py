@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from cellseg import anchors
-from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, DatasetConfig, to_dict
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, DatasetConfig
+from cellseg.config_fields import to_dict
 from cellseg.dataset import open_dataset
 from cellseg.fingerprint import Plan, fingerprint, plan
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS, best

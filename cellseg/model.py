@@ -22,7 +22,8 @@ from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig,
 from cellseg.device import computes_in_bf16
 from cellseg.label_maps import Target
 from cellseg.mask_quality import MaskQuality
-from cellseg.roi_heads import CellRoIHeads, Detections, Features, Losses
+from cellseg.roi_branches import Detections, Features
+from cellseg.roi_heads import CellRoIHeads, Losses
 from cellseg.roi_pool import CellRoiPool
 from cellseg.rpn import CellRPN, CellRpnHead
 from cellseg.transform import CellTransform

@@ -1,33 +1,22 @@
-"""RoI heads of Mask R-CNN whose mask targets are sampled from label maps.
+"""RoI heads of Mask R-CNN whose mask targets are sampled from label maps: detections, and in training losses.
 
-They come apart into `scored`, `chosen` and `masked`, so that several views of an image can agree in between.
 Letters: R RoIs, N detections, P positive RoIs, M side of a mask, C classes.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torch import Tensor
 
-from cellseg.box_stages import LEVELS, BoxStage, Level, box_losses, matched, refined
+from cellseg.box_stages import LEVELS, Level, box_losses, matched, refined
 from cellseg.label_maps import NetworkTarget
-from cellseg.mask_quality import MaskQuality, mask_ious, mask_quality_loss
+from cellseg.mask_quality import mask_ious, mask_quality_loss
 from cellseg.mask_targets import mask_loss, mask_targets
 from cellseg.matching import balanced
+from cellseg.roi_branches import Detections, Features, RoiBranches, Sizes, owned, with_masks
 
-Features = dict[str, Tensor]
 Losses = dict[str, Tensor]
-Detections = dict[str, Tensor]
-Sizes = Sequence[tuple[int, int]]
-
-ROI_STEP = 16
-"""masks are predicted for a multiple of so many RoIs"""
-SMALLEST = 1e-2
-"""pixels: detections of a smaller side are dropped"""
 
 
 class Samples(NamedTuple):
@@ -39,38 +28,8 @@ class Samples(NamedTuple):
     aims_at: Tensor  # (R, 4) the cell's box
 
 
-class Masks(NamedTuple):
-    """What the mask branch says of the detections of one image."""
-
-    probabilities: Tensor  # (N, M, M)
-    qualities: Tensor | None  # (N,) expected IoU with the cell, 0..1; None without a head for it
-
-
-def centred_in(boxes_xyxy: Tensor, core: Tensor) -> Tensor:
-    """Which boxes (N, 4) have their centres in the core (4,) xyxy, half-open, (N,) bool."""
-    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
-    return ((centres >= core[:2]) & (centres < core[2:])).all(dim=1)
-
-
-class CellRoIHeads(RoIHeads):
-    """torchvision's RoIHeads with NetworkTargets instead of N full-size masks."""
-
-    bf16 = False
-
-    def __init__(
-        self,
-        *branches: Any,
-        later_stages: Sequence[BoxStage] = (),
-        mask_quality: MaskQuality | None = None,
-        class_offsets: Tensor | None = None,
-        **options: Any,
-    ) -> None:
-        """With the stages of a cascade after the first, a mask-IoU head, and what training adds to logits (C + 1,)."""
-        super().__init__(*branches, **options)
-        self.later_stages = nn.ModuleList(later_stages)
-        self.mask_quality = mask_quality
-        self.class_offsets: Tensor | None
-        self.register_buffer("class_offsets", class_offsets, persistent=False)
+class CellRoIHeads(RoiBranches):
+    """RoI heads that train on NetworkTargets instead of N full-size masks."""
 
     def forward(
         self,
@@ -98,48 +57,6 @@ class CellRoIHeads(RoIHeads):
             with_masks(each, masks)
             for each, masks in zip(found, self.masked(features, boxes, labels, image_shapes), strict=True)
         ], {}
-
-    def scored(
-        self, features: Features, proposals: Sequence[Tensor], sizes_hw: Sizes
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Per image, of its R proposals: probabilities (R, C + 1) and boxes (R, C + 1, 4), not clipped.
-
-        Of a cascade, the mean probability over the stages, and the last stage's boxes.
-        """
-        probabilities, boxes = [], list(proposals)
-        for level, stage in zip(LEVELS, self._stages(), strict=False):
-            logits, deltas = self._box_branch(stage, features, boxes, sizes_hw)
-            probabilities.append(F.softmax(logits, -1))
-            decoded = level.coder.decode_single(deltas, torch.cat(boxes)).view(len(deltas), deltas.shape[1] // 4, 4)
-            if self.later_stages:
-                boxes = refined(boxes, decoded[:, 0], sizes_hw)
-        counts = [len(each) for each in proposals]
-        every = decoded.expand(-1, logits.shape[1], -1)
-        return list(torch.split(torch.stack(probabilities).mean(dim=0), counts)), list(torch.split(every, counts))
-
-    def chosen(self, probabilities: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Detections:
-        """What `scored` says of one image, as `boxes` (N, 4), `scores`, `labels`: over the threshold, after NMS."""
-        rois, labels = (probabilities[:, 1:] > self.score_thresh).nonzero(as_tuple=True)
-        scores, labels = probabilities[rois, labels + 1], labels + 1
-        found = clip_boxes_to_image(boxes[rois, labels], size_hw)
-        large = remove_small_boxes(found, SMALLEST)
-        found, scores, labels = found[large], scores[large], labels[large]
-        kept = batched_nms(found, scores, labels, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": found[kept], "scores": scores[kept], "labels": labels[kept]}
-
-    def masked(
-        self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor], sizes_hw: Sizes
-    ) -> list[Masks]:
-        """Per image, masks of its boxes (N, 4) of classes (N,), network pixels."""
-        counts, own = [len(each) for each in boxes], torch.cat(list(labels))
-        logits, pooled = self._mask_branch(features, boxes, sizes_hw)
-        probabilities = logits.sigmoid()[torch.arange(len(own), device=own.device), own]
-        if self.mask_quality is None:
-            return [Masks(each, None) for each in torch.split(probabilities, counts)]
-        ious = self._quality_branch(pooled, probabilities).gather(1, own[:, None] - 1)[:, 0].clamp(0, 1)
-        return [
-            Masks(*each) for each in zip(torch.split(probabilities, counts), torch.split(ious, counts), strict=True)
-        ]
 
     def _losses(
         self, features: Features, proposals: list[Tensor], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
@@ -208,49 +125,6 @@ class CellRoIHeads(RoIHeads):
         """Mask targets (P, M, M) of the positive samples of an image."""
         labels, ids = target["labels"][positive.cells], target["ids"][positive.cells]
         return mask_targets(target["label_maps"], labels, ids, _on_map(positive.boxes, target), side)
-
-    def _stages(self) -> list[BoxStage]:
-        """All stages, the first one made of torchvision's attributes, whose names pretrained weights have."""
-        return [BoxStage(self.box_head, self.box_predictor), *self.later_stages]
-
-    def _box_branch(
-        self, stage: BoxStage, features: Features, boxes: Sequence[Tensor], sizes_hw: Sizes
-    ) -> tuple[Tensor, Tensor]:
-        """Class logits and box deltas of the RoIs of all images."""
-        pooled = self.box_roi_pool(features, list(boxes), list(sizes_hw))
-        with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits, deltas = stage(pooled)
-        return logits.float(), deltas.float()
-
-    def _mask_branch(self, features: Features, boxes: Sequence[Tensor], sizes_hw: Sizes) -> tuple[Tensor, Tensor]:
-        """Mask logits (N, C + 1, M, M) of the RoIs of all images, and the features that they are made of."""
-        pooled = self.mask_roi_pool(features, list(boxes), list(sizes_hw))
-        with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.mask_predictor(self.mask_head(self._padded(pooled)))[: len(pooled)]
-        return logits.float(), pooled
-
-    def _quality_branch(self, pooled: Tensor, probabilities: Tensor) -> Tensor:
-        """Expected IoU (N, C) of masks (N, M, M)."""
-        assert self.mask_quality is not None
-        with torch.autocast(pooled.device.type, torch.bfloat16, enabled=self.bf16):
-            ious: Tensor = self.mask_quality(self._padded(pooled), self._padded(probabilities))[: len(pooled)]
-        return ious.float()
-
-    def _padded(self, values: Tensor) -> Tensor:
-        """(N, …) with zeros added: a CPU keeps code for every number of RoIs that it meets, some MB each."""
-        return values if self.training else F.pad(values, (0, 0) * (values.ndim - 1) + (0, -len(values) % ROI_STEP))
-
-
-def owned(found: Detections, core: Tensor) -> Detections:
-    """The detections whose centres lie in the core (4,)."""
-    kept = centred_in(found["boxes"], core)
-    return {name: values[kept] for name, values in found.items()}
-
-
-def with_masks(found: Detections, masks: Masks) -> Detections:
-    """Detections with `masks`, and `qualities` where there are any."""
-    qualities = {} if masks.qualities is None else {"qualities": masks.qualities}
-    return {**found, "masks": masks.probabilities, **qualities}
 
 
 def _matched(boxes_xyxy: Tensor, target: NetworkTarget, level: Level) -> Samples:

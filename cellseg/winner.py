@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cellseg.config import RunConfig, replaced
+from cellseg.config import RunConfig
+from cellseg.config_fields import replaced
 from cellseg.whole_files import write_whole
 
 

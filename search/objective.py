@@ -13,7 +13,8 @@ from study import earlier_tries
 from workers import TakenOver
 
 from cellseg import anchors, tracking
-from cellseg.config import RunConfig, flat, replaced, to_dict
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat, replaced, to_dict
 from cellseg.experiment import Prepared, Trained, train_tracked
 from cellseg.fingerprint import Fingerprint, fingerprint, network_boxes
 from cellseg.train import BEST_BY, EpochReport

@@ -14,7 +14,8 @@ from study import given_up
 from study_report import GIVEN_UP
 
 from cellseg import tracking
-from cellseg.config import RunConfig, flat, to_dict
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat, to_dict
 
 
 def find(study: optuna.Study) -> str | None:

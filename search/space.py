@@ -11,7 +11,8 @@ import numpy as np
 import optuna
 
 from cellseg import anchors
-from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig, flat
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig
+from cellseg.config_fields import flat
 from cellseg.fingerprint import Plan
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 

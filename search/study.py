@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from space import LONGEST_WARMUP, Kind, first_trials, parameters_of
 from storage import Storage
 
-from cellseg.config import RunConfig, flat
+from cellseg.config import RunConfig
+from cellseg.config_fields import flat
 from cellseg.experiment import Prepared
 
 Pruner = Literal["median", "halving", "none"]

@@ -5,8 +5,7 @@ import torch
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from cellseg.box_stages import LEVELS, box_losses, class_offsets, matched, refined
-from cellseg.config import PredictConfig
-from cellseg.model import build_model, set_operating_point
+from cellseg.model import build_model
 
 CELLS = {
     "boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]]),
@@ -107,34 +106,6 @@ def test_every_stage_of_a_cascade_learns(micro, batch_of_two):
         assert predictor.bbox_pred.out_features == 4
         assert predictor.cls_score.weight.grad.abs().sum() > 0
         assert predictor.bbox_pred.weight.grad.abs().sum() > 0
-
-
-def test_a_cascade_scores_by_the_mean_of_its_stages_and_keeps_the_last_boxes(micro):
-    model = seeded(replace(micro, box_stages=2)).eval()
-    heads, features = (
-        model.roi_heads,
-        {"0": torch.zeros(1, micro.fpn_channels, 16, 16), "1": torch.zeros(1, micro.fpn_channels, 8, 8)},
-    )
-    proposals = [torch.tensor([[0.0, 0.0, 20.0, 20.0]])]
-    for number, predictor in enumerate([heads.box_predictor, heads.later_stages[0].predictor], start=1):
-        for layer in (predictor.cls_score, predictor.bbox_pred):
-            torch.nn.init.zeros_(layer.weight)
-            torch.nn.init.zeros_(layer.bias)
-        predictor.bbox_pred.bias.data[0] = number  # a tenth of the width to the right, in each stage
-        predictor.cls_score.bias.data[number] = 50.0
-    (probabilities,), (boxes,) = heads.scored(features, proposals, [(64, 64)])
-    assert probabilities[0].tolist() == pytest.approx([0, 0.5, 0.5, 0, 0], abs=1e-6)
-    assert boxes[0, 1].tolist() == pytest.approx([4.0, 0.0, 24.0, 20.0])
-
-
-def test_a_cascade_finds_and_takes_no_proposal(micro):
-    model = seeded(replace(micro, box_stages=3)).eval()
-    set_operating_point(model, PredictConfig(score_threshold=0.0, detections=10))
-    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    assert len(model([image])[0]["boxes"]) > 0
-    features = model.backbone(model.transform([image])[0].tensors)
-    (probabilities,), (boxes,) = model.roi_heads.scored(features, [torch.empty(0, 4)], [(64, 64)])
-    assert (probabilities.shape, boxes.shape) == ((0, 5), (0, 5, 4))
 
 
 def seeded(config):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cellseg.command_line import TrainingOptions, chosen_by_hand, parse_training, user_errors_in_one_line
-from cellseg.config import replaced
+from cellseg.config_fields import replaced
 from cellseg.recipes import RECIPES
 
 

@@ -7,7 +7,7 @@ from contestants import EPOCH, Ours, Theirs, contestant, held_out, scheduled
 from opponents import OPPONENTS
 
 from cellseg.checkpoint import load
-from cellseg.config import replaced
+from cellseg.config_fields import replaced
 
 
 @pytest.fixture

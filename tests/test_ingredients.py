@@ -1,7 +1,7 @@
 import pytest
 from ingredients import INGREDIENTS, OFF, SHARED, config_of
 
-from cellseg.config import flat, replaced
+from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 
 

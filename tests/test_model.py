@@ -190,23 +190,6 @@ def test_detections_are_masks_in_boxes_and_nothing_is_pasted(micro, side):
     assert found["boxes"][:, 3].max() <= 70
 
 
-def test_masks_are_predicted_for_a_multiple_of_16_rois_and_are_as_for_each_alone(micro):
-    """oneDNN keeps code for every batch size that a convolution meets."""
-    torch.manual_seed(0)
-    model = build_model(micro).eval()
-    set_operating_point(model, PredictConfig(score_threshold=0.0, detections=19))
-    counts = []
-    model.roi_heads.mask_head.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
-    features = model.backbone(model.transform([image_of(70, 90)])[0].tensors)
-    boxes = model([image_of(70, 90)])[0]["boxes"]
-    together, alone = (model.roi_heads._mask_branch(features, [each], [(70, 90)])[0] for each in (boxes, boxes[:1]))
-    assert counts == [32, 32, 16]
-    assert (len(boxes), len(together), len(alone)) == (19, 19, 1)
-    assert torch.allclose(together[:1], alone, atol=1e-4)
-    model.roi_heads.train()._mask_branch(features, [boxes], [(70, 90)])
-    assert counts[-1] == 19
-
-
 def test_no_detection_is_a_shape(network):
     set_operating_point(network, PredictConfig(score_threshold=1.0))
     first, second = network([image_of(64, 64), image_of(40, 40)])

@@ -11,7 +11,7 @@ from cellseg.codes import decode
 from cellseg.config import PredictConfig
 from cellseg.model import build_model
 from cellseg.predict import detect, detect_tiles, mask_certainty, predict, to_results
-from cellseg.roi_heads import centred_in
+from cellseg.roi_branches import centred_in
 from cellseg.seams import Detections
 from cellseg.tiles import tiles
 

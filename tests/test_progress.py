@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cellseg import checkpoint
-from cellseg.config import to_dict
+from cellseg.config_fields import to_dict
 from cellseg.model import build_model
 from cellseg.progress import begin
 

@@ -7,7 +7,8 @@ import optuna
 import pytest
 import space
 
-from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, replaced
+from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS
+from cellseg.config_fields import replaced
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
 CARD = {"anchor_base", "anchor_scale", "anchors_per_level", "ratio_max", "learning_rate", "warmup_fraction"}

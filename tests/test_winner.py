@@ -4,7 +4,7 @@ import os
 import pytest
 
 from cellseg.command_line import chosen_by_hand
-from cellseg.config import replaced
+from cellseg.config_fields import replaced
 from cellseg.recipes import RECIPES
 from cellseg.winner import Winner, read_winner, write_winner
 

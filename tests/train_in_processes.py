@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from cellseg import model
-from cellseg.config import DatasetConfig, RunConfig, from_dict
+from cellseg.config import DatasetConfig, RunConfig
+from cellseg.config_fields import from_dict
 from cellseg.dataset import open_dataset
 from cellseg.distributed import joined, world
 from cellseg.fingerprint import fingerprint, plan
