@@ -205,11 +205,11 @@ def test_a_finished_network_is_submitted_with_more_views_than_it_was_validated_w
     assert found[0] != found[1]
 
 
-def test_a_training_starts_from_the_network_of_another(project, caplog):
+def test_a_training_starts_from_the_network_of_another(project, tmp_path, caplog):
     folder, _ = project
     path = next((folder / "experiments/runs").glob("*/*/best.pt"))
     with caplog.at_level("INFO", "cellseg"):
-        run(folder, ROOT / "experiments/final_train.py", *SMALL, "--weights", path, "--runs", "again")
+        run(tmp_path, ROOT / "experiments/final_train.py", *SMALL, "--data", folder / "data", "--weights", path)
     assert re.search(rf"weights: {path}: (\d+) of \1 tensors loaded", caplog.text)
 
 
