@@ -182,3 +182,28 @@ def test_tiles_of_a_large_image_are_seen_in_all_views_too(network, noise):
 def test_members_that_find_nothing_give_nothing(network, noise):
     config = replace(POINT, views=8, score_threshold=1.0)
     assert predict(network, [(1, noise)], config) == []
+
+
+def test_everything_that_can_be_turned_on_works_together(micro, batch_of_two):
+    images, targets = batch_of_two
+    options = {"box_stages": 3, "mask_quality": True, "mask_size": 56, "logit_adjustment": 0.5}
+    torch.manual_seed(0)
+    model = build_model(replace(micro, **options, class_shares=(0.7, 0.1, 0.1, 0.1)))
+    sliver = torch.tensor([[0.0, 0.0, 6.0, 2.0]])
+    losses = model.train()(images, [{**each, "ignored": sliver} for each in targets], [1, 2])
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    config = PredictConfig(
+        zoom=1.0,
+        views=8,
+        zooms=(1.0, 0.8),
+        tile=0,
+        proposals=20,
+        detections=5,
+        score_threshold=0.0,
+        calibration=((0.5, 0.1, -0.1, 0.0),) * 4,
+    )
+    other = build_model(micro)  # of one stage, with masks of 28, and nothing to say of their quality
+    found = predict(Ensemble((model, other), (config, config)), [(3, np.full((72, 80, 3), 200, np.uint8))], config)
+    assert len(found) == 5
+    assert all(0 < each["score"] < 1 and each["segmentation"]["size"] == [72, 80] for each in found)
