@@ -1,6 +1,6 @@
 """What takes part in the accuracy benchmark: our recipes and the opponents, under one interface."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,6 @@ from opponents import OPPONENTS, Opponent
 from pace import STEPS, Clock, Pace, Tell
 
 from cellseg.checkpoint import load_model
-from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
@@ -107,7 +106,7 @@ class Ours:
         )
         model, _ = load_model(last, device_of(config.device))
         done = config.train.epochs * config.train.steps_per_epoch
-        results = predict(model, held_out(prepared), config.predict)
+        results = predict(model, prepared.data.identified(prepared.validation), config.predict)
         return Trained(done, clock.seconds, trainable_parameters(model), results)
 
 
@@ -141,7 +140,8 @@ class Theirs:
     def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
         """Train, and ask the network after the last step."""
         state = opponent_training.fit(self.task, self.opponent, steps, seed, folder, tell)
-        results = predicted(state.model, held_out(self.prepared), self.opponent, self.prepared.plan.zoom)
+        held_out = self.prepared.data.identified(self.prepared.validation)
+        results = predicted(state.model, held_out, self.opponent, self.prepared.plan.zoom)
         return Trained(state.step, state.seconds, trainable_parameters(state.model), results)
 
 
@@ -149,8 +149,3 @@ def scheduled(config: RunConfig, steps: int) -> RunConfig:
     """The config with so many steps, or a few less, in equal epochs of at most EPOCH."""
     epochs = -(-steps // EPOCH)
     return replaced(config, {"train.epochs": epochs, "train.steps_per_epoch": steps // epochs})
-
-
-def held_out(prepared: Prepared) -> Iterator[tuple[int, Array]]:
-    """Id and image of each validation image."""
-    return ((prepared.data.records[index].image_id, prepared.data.image(index)) for index in prepared.validation)

@@ -89,7 +89,7 @@ def parsed() -> argparse.Namespace:
 
 def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Path) -> None:
     """Put every missing answer on record: setting by setting, each for all networks."""
-    from contestants import contestant, held_out
+    from contestants import contestant
 
     from cellseg.checkpoint import load_model
     from cellseg.config import PredictConfig
@@ -120,8 +120,8 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
         if setting == TOGETHER:
             points = tuple(config.predict for config in configs.values())
             model: Any = Ensemble(tuple(network for network, _ in loaded.values()), points)
-            return predict(model, held_out(prepared), points[0])
-        results = predict(loaded[seed][0], held_out(prepared), point(setting, seed))
+            return predict(model, prepared.data.identified(prepared.validation), points[0])
+        results = predict(loaded[seed][0], prepared.data.identified(prepared.validation), point(setting, seed))
         if setting == CALIBRATED:  # each image by what was fitted to the others
             return cross_fitted(truth, [list(own) for _, own in groupby(results, key=lambda each: each["image_id"])])
         return results

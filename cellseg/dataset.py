@@ -5,7 +5,7 @@ Letters: N images, C classes, H height, W width.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class DataSet:
         if index in self.kept:
             return self.kept[index][1].copy()
         return self.annotations[index].label_maps(self.records[index].size_hw)
+
+    def identified(self, indices: Iterable[int]) -> Iterator[tuple[int, Array]]:
+        """Id and image of each index, as `predict` takes them; read one after the other."""
+        return ((self.records[index].image_id, self.image(index)) for index in indices)
 
     def part(self, index: int, rows: slice, columns: slice) -> tuple[Array, Array]:
         """A window of an image and of its label maps; quick where the image is kept, else all of it is read."""

@@ -181,6 +181,4 @@ def _child(family: Family, stage: str) -> str | None:
 def _predicted(path: Path, prepared: Prepared) -> list[Result]:
     """Results of a checkpoint's network on the images that were held back."""
     model, saved = checkpoint.load_model(path, device_of(prepared.config.device))
-    data = prepared.data
-    images = ((data.records[index].image_id, data.image(index)) for index in prepared.validation)
-    return predict(model, images, saved.config.predict)
+    return predict(model, prepared.data.identified(prepared.validation), saved.config.predict)

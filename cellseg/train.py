@@ -118,8 +118,7 @@ def _validate(progress: Progress, config: RunConfig, data: DataSet, validation: 
         return [], {}, {}
     state_from_first(progress.averaged)  # processes have normalised by images of their own
     rank, size = world()
-    images = ((data.records[index].image_id, data.image(index)) for index in validation[rank::size])
-    shares = gathered(predict(progress.averaged, images, config.predict))
+    shares = gathered(predict(progress.averaged, data.identified(validation[rank::size]), config.predict))
     results, metrics, curves = _measured(shares, config, data, validation) if shares else ([], {}, {})
     return results, from_first(metrics), curves
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from contestants import EPOCH, Ours, Theirs, contestant, held_out, scheduled
+from contestants import EPOCH, Ours, Theirs, contestant, scheduled
 from opponents import OPPONENTS
 
 from cellseg.checkpoint import load
@@ -45,7 +45,9 @@ def test_the_averaged_weights_after_the_last_step_are_asked(ours, tmp_path):
 
 def test_held_out_images_are_those_of_the_split_for_all(ours, prepared):
     theirs = Theirs(prepared, OPPONENTS["torchvision"])
-    names = [[number for number, _ in held_out(each.prepared)] for each in (ours, theirs)]
+    names = [
+        [number for number, _ in each.prepared.data.identified(each.prepared.validation)] for each in (ours, theirs)
+    ]
     assert names[0] == names[1] == [prepared.data.records[index].image_id for index in prepared.validation]
     assert not set(theirs.task.train) & set(prepared.validation)
     assert theirs.task.zoom == prepared.plan.zoom
