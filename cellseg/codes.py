@@ -4,7 +4,7 @@ Letters: N codes, H x W size of the image.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,8 @@ from pycocotools import mask as coco_mask
 Array = npt.NDArray[Any]
 Code = dict[str, Any]
 """{"size": [H, W], "counts": str}"""
+CODES_AT_ONCE = 1000
+"""read or written together: their pixels take memory"""
 COUNTS = re.compile("(?:[P-o]{0,6}[0-O])+")  # numbers of at most 35 bits; pycocotools reads past the end of others
 
 
@@ -99,6 +101,23 @@ def pixels_of(codes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
     spans, owners = runs[on], numbers[on]
     shifts = (starts - starts[first][numbers])[on] - (np.cumsum(spans) - spans)
     return np.repeat(shifts, spans) + np.arange(spans.sum()), np.repeat(owners, spans)
+
+
+def windows_of(codes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[int, int], Array]]:
+    """Top left pixel (x, y) and mask (h, w) bool of each code, tight around it; none of an empty one."""
+    for begin in range(0, len(codes), CODES_AT_ONCE):
+        part = codes[begin : begin + CODES_AT_ONCE]
+        pixels, owners = pixels_of(part)
+        ends = np.searchsorted(owners, np.arange(len(part) + 1))
+        for code, first, after in zip(part, ends, ends[1:], strict=False):
+            xs, ys = np.divmod(pixels[first:after], code["size"][0])
+            if not len(xs):
+                yield (0, 0), np.zeros((0, 0), bool)
+                continue
+            x, y = int(xs[0]), int(ys.min())  # down the columns, from the left
+            window = np.zeros((int(ys.max()) + 1 - y, int(xs[-1]) + 1 - x), bool)
+            window[ys - y, xs - x] = True
+            yield (x, y), window
 
 
 def well_formed(texts: Sequence[str]) -> bool:

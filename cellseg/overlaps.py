@@ -4,19 +4,17 @@ Letters: N results, h x w size of the window of one, H x W size of the image.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, product
 
 import numpy as np
 
-from cellseg.codes import Array, encode, pixels_of
+from cellseg.codes import CODES_AT_ONCE, Array, encode, windows_of
 from cellseg.config import PredictConfig
 from cellseg.predict import Result
 
 BLOCK = 64
 """pixels a side of the squares by which neighbours are found"""
-CODES_AT_ONCE = 1000
-"""read or written together: their pixels take memory"""
 
 
 def settled(results: Iterable[Result], config: PredictConfig) -> list[Result]:
@@ -30,7 +28,7 @@ def settled(results: Iterable[Result], config: PredictConfig) -> list[Result]:
     corners: list[tuple[int, int]] = []
     windows: list[Array] = []
     nearby: dict[tuple[int, int], list[int]] = defaultdict(list)  # by block: which of the kept reach it
-    for result, ((x, y), window) in zip(falling, _windows(falling), strict=True):
+    for result, ((x, y), window) in zip(falling, windows_of([r["segmentation"] for r in falling]), strict=True):
         blocks = _blocks(x, y, window)
         for n in set(chain.from_iterable(nearby[block] for block in blocks)):
             _cut(window, (x, y), windows[n], corners[n])
@@ -47,23 +45,6 @@ def settled(results: Iterable[Result], config: PredictConfig) -> list[Result]:
         codes = encode(windows[part], np.array(corners[part]), (height, width))
         redrawn += [{**result, "segmentation": code} for result, code in zip(kept[part], codes, strict=True)]
     return redrawn
-
-
-def _windows(results: list[Result]) -> Iterator[tuple[tuple[int, int], Array]]:
-    """Top left pixel (x, y) and mask (h, w) bool of each result, with room for its pixels alone."""
-    for begin in range(0, len(results), CODES_AT_ONCE):
-        codes = [result["segmentation"] for result in results[begin : begin + CODES_AT_ONCE]]
-        pixels, owners = pixels_of(codes)
-        ends = np.searchsorted(owners, np.arange(len(codes) + 1))
-        for code, first, after in zip(codes, ends, ends[1:], strict=False):
-            xs, ys = np.divmod(pixels[first:after], code["size"][0])
-            if not len(xs):
-                yield (0, 0), np.zeros((0, 0), bool)
-                continue
-            x, y = int(xs[0]), int(ys.min())  # down the columns, from the left
-            window = np.zeros((int(ys.max()) + 1 - y, int(xs[-1]) + 1 - x), bool)
-            window[ys - y, xs - x] = True
-            yield (x, y), window
 
 
 def _blocks(x: int, y: int, window: Array) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ import torch
 
 from cellseg import slides
 from cellseg.checkpoint import Checkpoint, save
-from cellseg.cli import Predict
+from cellseg.commands.predict import Predict
 from cellseg.config import PredictConfig
 from cellseg.fingerprint import Plan
 from cellseg.model import build_model, state_of

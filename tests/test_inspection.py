@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from cellseg.cli import Inspect
+from cellseg.commands.inspect import Inspect
 from cellseg.inspection import inspect, most_shown
 
 

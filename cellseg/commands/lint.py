@@ -1,0 +1,25 @@
+"""`cellseg lint`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Lint:
+    """Check a submission the way a grader would trip over it."""
+
+    submission: Positional[Path]
+    """submission zip, or test-results.json"""
+    ids: Positional[Path]
+    """test_image_name_to_ids.json"""
+
+    def run(self) -> int:
+        """Print the problems; code 1 where there are any."""
+        from cellseg.export import lint
+        from cellseg.json_files import read_image_ids, read_results
+
+        problems = lint(read_results(self.submission), read_image_ids(self.ids))
+        print("\n".join(problems) or f"{self.submission}: no problem")
+        return 1 if problems else 0

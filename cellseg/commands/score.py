@@ -1,0 +1,31 @@
+"""`cellseg score`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from cellseg.commands.table import show
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score results against truth: mask AP at 100 detections and uncapped, per class, PQ, AJI and F1."""
+
+    results: Positional[Path]
+    """a list of COCO results as json, or a submission zip"""
+    truth: Positional[Path]
+    """a COCO json file"""
+    json: bool = False
+    """print JSON instead of a table"""
+    threshold: float = 0.5
+    """score under which a result does not count for PQ, AJI and F1"""
+
+    def run(self) -> int:
+        """Print it."""
+        from cellseg.evaluate import score
+        from cellseg.json_files import read_results, read_truth
+
+        scores = score(read_truth(self.truth), read_results(self.results), self.threshold)
+        show({**scores.metrics, "per_class": scores.per_class}, as_json=self.json)
+        return 0
