@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import optuna
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as charts
-from outcome import FEWEST_RANKED, Outcome, at_one_epoch, evaluator_of
+from study_outcome import FEWEST_RANKED, Outcome, at_one_epoch, evaluator_of
 
 from cellseg.plots import DPI
 

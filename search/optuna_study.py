@@ -17,7 +17,7 @@ from cellseg.command_line import TrainingOptions, parse_training, user_errors_in
 from cellseg.data_folder import require_data
 
 if TYPE_CHECKING:
-    from outcome import Outcome
+    from study_outcome import Outcome
 
 
 LEAST = {"trials": 1, "workers": 0, "trial_epochs": 1, "finalists": 0, "final_seeds": 1, "heartbeat": 1}
@@ -81,10 +81,10 @@ def search(options: Options) -> int:
     import parent_run
     from ladder import Finals, climb
     from objective import require_validation, task
-    from outcome import read_outcome
     from processes import gpus, spawn
     from storage import open_storage, shown
     from study import open_study
+    from study_outcome import read_outcome
     from study_report import write_report
     from workers import Stop
 

@@ -8,9 +8,9 @@ import optuna
 from figures import figures_of
 from objective import EXPERIMENT, end_run, run_tags
 from optuna.trial import TrialState
-from outcome import Outcome, importances, saved, winner_of
 from storage import Storage
 from study import given_up
+from study_outcome import Outcome, importances, saved, winner_of
 from study_report import GIVEN_UP
 
 from cellseg import tracking

@@ -12,8 +12,8 @@ from typing import Any
 
 from objective import YARDSTICKS
 from optuna.trial import FrozenTrial, TrialState
-from outcome import FEWEST_RANKED, Outcome, at_one_epoch, importances, saved, seconds_of, winner_of
 from study import RETRIES, cut_off, earlier_tries, given_up, value_of
+from study_outcome import FEWEST_RANKED, Outcome, at_one_epoch, importances, saved, seconds_of, winner_of
 
 from cellseg.whole_files import write_whole
 from cellseg.winner import Winner, write_winner

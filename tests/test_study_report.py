@@ -12,8 +12,8 @@ from figures import figures_of
 from ladder import Finals, candidates, open_finals
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from outcome import at_one_epoch, importances, read_outcome, saved, seconds_of, winner_of
 from storage import open_storage
+from study_outcome import at_one_epoch, importances, read_outcome, saved, seconds_of, winner_of
 from study_report import summary, trial_rows, write_report
 
 BOUNDS = {"learning_rate": FloatDistribution(1e-4, 1e-2, log=True), "anchor_base": FloatDistribution(4, 20)}
