@@ -15,7 +15,10 @@ from cellseg.command_line import user_errors_in_one_line  # says, before torch s
 from cellseg.data_folder import require_data
 
 HERE = Path(__file__).parent / "accuracy"
-RECIPES = "reference, torchvision, torchvision-slim, or one of ours such as demo+mask56-ema: see ingredients.py"
+RECIPES = (
+    "reference, torchvision, torchvision-slim, or one of ours such as demo+mask56-ema (see ingredients.py); "
+    "demo@2 is demo in two processes"
+)
 
 
 @user_errors_in_one_line
@@ -29,7 +32,7 @@ def main() -> int:
 
         budget = f"{options.steps} steps" if options.steps else f"{options.minutes:g} min"
         seconds, split = options.minutes * 60, options.split_seed
-        terms = Terms(options.data, file, budget, seconds, options.steps, options.device, split)
+        terms = Terms(options.data, file, budget, seconds, options.steps, options.device, split, options.clock)
         hold(terms, options.recipes, options.seeds)
     print(report(records.read(file).records, options.recipes))
     return 0
@@ -45,6 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
     parser.add_argument("--split-seed", type=int, default=0, help="which images are held out")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--clock", metavar="NAME", help="go on with a table of another machine, by its rates on record")
     parser.add_argument("--out", type=Path, default=HERE, help="where <data>.json and runs/ lie")
     parser.add_argument("--only-report", action="store_true", help="print what is on record and train nothing")
     options = parser.parse_args()

@@ -35,9 +35,16 @@ class Terms:
     device: str
     split_seed: int = 0
     """which images are held out"""
+    clock: str | None = None
+    """name of the device whose rates fix the steps; None is the one that trains"""
 
     @property
     def device_name(self) -> str:
+        """Of the device whose rates fix the steps, which a table is made for."""
+        return self.clock or self.own_name
+
+    @property
+    def own_name(self) -> str:
         """The machine's, with the threads of a CPU."""
         device = device_of(self.device)
         if device.type == "cuda":
@@ -59,6 +66,11 @@ def steps_of(name: str, entry: Contestant, terms: Terms) -> int:
     """How many steps of a recipe fit the time, by the rate on record or by one that is measured now."""
     config, data = digest_of(entry.settings()), entry.prepared.data.digest
     rate = records.read(terms.file).rate(name, config, data, terms.device_name)
+    if rate is None and terms.device_name != terms.own_name:
+        raise ValueError(
+            f"--clock {terms.device_name}: {terms.file} has no rate of {name} there, and this is {terms.own_name}; "
+            "measure it there, or leave --clock out"
+        )
     if rate is None:
         busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
         rate = Rate(name, config, data, terms.device_name, entry.step_seconds(), busy, today())
@@ -89,6 +101,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
         config=config,
         data=data,
         device=terms.device_name,
+        trained_on="" if terms.own_name == terms.device_name else terms.own_name,
         split=terms.split_seed,
         steps=trained.steps,
         seconds=round(trained.seconds, 1),

@@ -10,22 +10,25 @@ from ingredients import config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
 from opponents import OPPONENTS, Opponent
-from pace import STEPS, Clock, Pace, Tell
+from pace import STEPS, TIMING, Clock, Pace, Tell
 
 from cellseg.checkpoint import load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
+from cellseg.distributed import world
 from cellseg.experiment import Prepared, Silent, prepare
 from cellseg.fingerprint import fingerprint, sampling_weights
 from cellseg.git import git_commit
 from cellseg.loader import training_loader
 from cellseg.model import trainable_parameters
 from cellseg.predict import Result, predict
-from cellseg.progress import begin
+from cellseg.progress import begin, for_all_processes
 from cellseg.step import train_epoch
 from cellseg.train import fit
 
+SECONDS = "seconds.txt"
+"""of a training, in its folder"""
 EPOCH = 250
 """most steps of one of our epochs, after which a checkpoint is written"""
 
@@ -59,10 +62,22 @@ class Contestant(Protocol):
 
 def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Contestant:
     """The row of a name, on the data set in root. Raises ValueError for a name that is not known."""
-    fields = {"device": device, "dataset.split_seed": split_seed}
     if name in OPPONENTS:
-        return Theirs(prepare(replaced(config_of("demo"), fields), root), OPPONENTS[name])
-    return Ours(prepare(replaced(config_of(name), fields), root))
+        return Theirs(ours("demo", root, device, split_seed).prepared, OPPONENTS[name])
+    recipe, at, processes = name.partition("@")
+    entry = ours(recipe, root, device, split_seed)
+    if not at:
+        return entry
+    from together import Together  # it is started as a script too, which begins here
+
+    if not processes.isdecimal() or int(processes) < 2:
+        raise ValueError(f"recipe {name}: expected @2 or more processes, got @{processes}; leave it out for one")
+    return Together(entry, recipe, int(processes))
+
+
+def ours(name: str, root: Path, device: str, split_seed: int = 0) -> "Ours":
+    """A recipe of ours, or one with more or less, as one process trains it. Raises ValueError for another name."""
+    return Ours(prepare(replaced(config_of(name), {"device": device, "dataset.split_seed": split_seed}), root))
 
 
 @dataclass(frozen=True)
@@ -77,37 +92,40 @@ class Ours:
         defaults = flat(RunConfig())
         return {name: value for name, value in flat(config).items() if value != defaults[name]}
 
-    def step_seconds(self) -> float:
-        """Median seconds of an optimiser step of a training that is thrown away."""
+    def step_seconds(self, patience: float = TIMING) -> float:
+        """Median seconds of an optimiser step of a training that is thrown away; few steps after `patience` seconds."""
         prepared, passes = self.prepared, self.prepared.config.train.accumulation
         config = scheduled(prepared.config, STEPS)
         progress = begin(config, device_of(config.device), None)
         weights = sampling_weights(fingerprint(prepared.data, prepared.train), config.train)
-        pace = Pace(training_loader(prepared.data, prepared.train, weights, config), passes)
-        train_epoch(progress, progress.model, pace, config.train, passes * config.train.steps_per_epoch, Silent())
+        pace = Pace(training_loader(prepared.data, prepared.train, weights, config), passes, patience)
+        network = for_all_processes(progress.model)
+        train_epoch(progress, network, pace, config.train, passes * config.train.steps_per_epoch, Silent())
         return pace.seconds
 
     def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
         """Train in epochs of at most EPOCH steps; the averaged weights after the last step are asked."""
+        self.fit(steps, seed, folder, tell)
+        return self.outcome(steps, folder)
+
+    def fit(self, steps: int, seed: int, folder: Path, tell: Tell) -> None:
+        """Train, in this process or in all that torchrun has started; the first one tells."""
         prepared = self.prepared
         config = scheduled(replaced(prepared.config, {"seed": seed}), steps)
         folder.mkdir(parents=True, exist_ok=True)
-        clock, last = Clock(folder / "seconds.txt", steps, tell), folder / "last.pt"
-        fit(
-            config,
-            prepared.plan,
-            prepared.data,
-            prepared.train,
-            [],
-            folder,
-            clock,
-            commit=git_commit(),
-            resume=last.exists(),
-        )
-        model, _ = load_model(last, device_of(config.device))
-        done = config.train.epochs * config.train.steps_per_epoch
-        results = predict(model, prepared.data.identified(prepared.validation), config.predict)
-        return Trained(done, clock.seconds, trainable_parameters(model), results)
+        observer = Clock(folder / SECONDS, steps, tell) if world()[0] == 0 else Silent()
+        resume = (folder / "last.pt").exists()
+        data, train = prepared.data, prepared.train
+        fit(config, prepared.plan, data, train, [], folder, observer, commit=git_commit(), resume=resume)
+
+    def outcome(self, steps: int, folder: Path) -> Trained:
+        """What the network that was trained in the folder finds on the held-out images."""
+        prepared = self.prepared
+        model, checkpoint = load_model(folder / "last.pt", device_of(prepared.config.device))
+        train = scheduled(prepared.config, steps).train
+        results = predict(model, prepared.data.identified(prepared.validation), checkpoint.config.predict)
+        seconds = float((folder / SECONDS).read_text())
+        return Trained(train.epochs * train.steps_per_epoch, seconds, trainable_parameters(model), results)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ WARM = 3
 TIMED = (4, 30)
 """least and most steps that are timed"""
 TIMING = 60.0
-"""seconds after which no more than the least are timed"""
+"""seconds after which no more than the least are timed, where nothing else is said"""
 STEPS = WARM + TIMED[1] + 1
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -27,10 +27,11 @@ Tell = Callable[[str], None]
 class Pace(Generic[T]):
     """Batches, until enough steps were timed."""
 
-    def __init__(self, batches: Iterable[T], passes: int) -> None:
+    def __init__(self, batches: Iterable[T], passes: int, patience: float = TIMING) -> None:
         """Of a training that takes so many batches for a step."""
         self.batches = batches
         self.passes = passes
+        self.patience = patience
         self.stamps: list[float] = []
 
     def __iter__(self) -> Iterator[T]:
@@ -42,7 +43,7 @@ class Pace(Generic[T]):
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 self.stamps.append(time.perf_counter())
-                late = self.stamps[-1] - start > TIMING
+                late = self.stamps[-1] - start > self.patience
                 if len(self.stamps) >= (least if late else most):
                     return
 

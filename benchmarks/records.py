@@ -46,6 +46,7 @@ class Record:
     data: str
     """digest of the data"""
     device: str
+    """whose rate fixed the steps"""
     steps: int
     seconds: float
     """of the training, without validation"""
@@ -60,6 +61,8 @@ class Record:
     torch: str
     split: int = 0
     """seed of the split"""
+    trained_on: str = ""
+    """where that is another device"""
 
     @property
     def key(self) -> tuple[str | int, ...]:

@@ -36,10 +36,10 @@ class Fake:
 def held(prepared, tmp_path, monkeypatch):
     """Holds a contest of made-up contestants; returns what they were asked for."""
 
-    def of(*names, seeds=(0, 1), seconds=10.0, rate=2.0, split=0):
+    def of(*names, seeds=(0, 1), seconds=10.0, rate=2.0, split=0, clock=None):
         fakes = {name: Fake(prepared, rate) for name in names}
         monkeypatch.setattr(contest, "contestant", lambda name, data, device, split: fakes[name])
-        hold(Terms(Path("data"), tmp_path / "data.json", "10 s", seconds, None, "cpu", split), names, seeds)
+        hold(Terms(Path("data"), tmp_path / "data.json", "10 s", seconds, None, "cpu", split, clock), names, seeds)
         return [fake.asked for fake in fakes.values()]
 
     return of
@@ -60,12 +60,23 @@ def test_another_device_or_split_takes_over_no_training(held, tmp_path, monkeypa
     held("a", seeds=(0,))
     folder = tmp_path / "runs/data/a 10 s seed 0"
     before = (folder / "training.json").read_text()
-    monkeypatch.setattr(Terms, "device_name", "another")
+    monkeypatch.setattr(Terms, "own_name", "another")
     assert held("a", seeds=(0,)) == [["rate", (5, 0)]]
     assert (folder / "training.json").read_text() != before
     assert held("a", seeds=(0,), split=1) == [[(5, 0)]]
     assert (tmp_path / "runs/data/a 10 s seed 0 split 1").is_dir()
     assert len(records.read(tmp_path / "data.json").records) == 3
+
+
+def test_a_table_goes_on_elsewhere_by_the_rates_of_its_device(held, tmp_path, monkeypatch):
+    monkeypatch.setattr(Terms, "own_name", "first")
+    held("a", seeds=(0,))
+    monkeypatch.setattr(Terms, "own_name", "second")
+    assert held("a", clock="first") == [[(5, 1)]]  # seed 0 is on record
+    here, there = records.read(tmp_path / "data.json").records
+    assert (here.device, here.trained_on, there.device, there.trained_on) == ("first", "", "first", "second")
+    with pytest.raises(ValueError, match=r"--clock first: .* has no rate of b there, and this is second"):
+        held("b", clock="first")
 
 
 def test_a_record_says_on_what_it_was_scored(held, prepared, tmp_path):
