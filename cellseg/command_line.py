@@ -18,6 +18,7 @@ import tyro
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat
 from cellseg.recipes import RECIPES
+from cellseg.user_errors import in_one_line
 
 # With another process on one of its cores, OpenMP's spinning threads slow a training down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -60,12 +61,15 @@ def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None
         logging.getLogger("cellseg").setLevel(logging.INFO)
         try:
             sys.exit(main() or 0)
-        except (ValueError, FloatingPointError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            line = in_one_line(error)
+            if line is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
 
     return guarded
 

@@ -83,6 +83,15 @@ def test_what_the_user_can_mend_is_said_in_one_line_with_code_2(capsys, error):
     assert left_with(main, capsys) == (2, "error: data/train: expected a folder, found a file\n")
 
 
+def test_a_full_disk_says_what_to_do(capsys):
+    def main():
+        raise OSError(28, "No space left on device", "runs/last.pt")
+
+    code, said = left_with(main, capsys)
+    assert code == 2
+    assert said.startswith("error: runs/last.pt: no space left on the disk; free some")
+
+
 def test_other_errors_keep_their_traceback():
     def main():
         raise KeyError("our own mistake")

@@ -1,0 +1,36 @@
+"""Errors that the user can mend, in one line; those of the machine with what to do. Imports nothing heavy."""
+
+import errno
+
+OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "CUDA out of memory")
+"""torch's error by name, and by what it says: torch is not imported for it"""
+AGAIN = "give the same command again: what was finished is kept"
+MENDED = {
+    errno.ENOSPC: f"no space left on the disk; free some and {AGAIN}",
+    errno.EDQUOT: f"the disk quota is used up; free some space and {AGAIN}",
+    errno.EROFS: "the disk is read-only; choose a folder that can be written to",
+    errno.EACCES: "permission denied; choose another folder, or change who may read and write this one",
+    errno.EPERM: "permission denied; choose another folder, or change who may read and write this one",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another path",
+    errno.EISDIR: "a folder, where a file was expected; name a file in it",
+    errno.EMFILE: "too many open files; raise the limit with `ulimit -n 4096`, or use fewer workers",
+}
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """What to tell of an error that the user can mend, None of any other.
+
+    >>> in_one_line(OSError(28, "No space left on device", "runs/last.pt"))
+    'runs/last.pt: no space left on the disk; free some and give the same command again: what was finished is kept'
+    >>> in_one_line(KeyError("our own mistake"))
+    """
+    if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in OUT_OF_MEMORY):
+        reason = (str(error).splitlines() or ["no more to be had"])[0][:200]
+        return (
+            "out of memory; use smaller batches (--train.batch, --predict.tile-batch), smaller views (--augment.crop), "
+            f"smaller tiles (--predict.tile), or another --device: {reason}"
+        )
+    if isinstance(error, OSError) and error.errno in MENDED:
+        where = f"{error.filename}: " if error.filename else ""
+        return where + MENDED[error.errno]
+    return str(error) if isinstance(error, ValueError | FloatingPointError | OSError) else None
