@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from cellseg.config import RunConfig
-from cellseg.config_fields import flat
+from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 from cellseg.user_errors import in_one_line
 
@@ -35,15 +35,16 @@ class TrainingOptions:
     """folder with train/ and test_release/, or a COCO json file"""
     weights: str | None = None
     """short for --model.weights: coco, imagenet, none, or the path of a state_dict"""
+    classes: tuple[str, ...] | None = None
+    """short for --dataset.class-names: a name for each class, in order"""
 
 
 def parse_training(kind: type[T], description: str) -> T:
     """Options whose defaults are those of the recipe named on the command line, `best` if none is."""
     options: T = tyro.cli(kind, default=kind(config=RECIPES[_recipe_named(sys.argv[1:])]()), description=description)
-    if options.weights is not None:
-        model = replace(options.config.model, weights=options.weights)
-        options = replace(options, config=replace(options.config, model=model))
-    return options
+    short = {"model.weights": options.weights, "dataset.class_names": options.classes}
+    given = {name: value for name, value in short.items() if value is not None}
+    return replace(options, config=replaced(options.config, given))
 
 
 def chosen_by_hand(config: RunConfig) -> dict[str, Any]:

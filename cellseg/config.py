@@ -37,6 +37,10 @@ class DatasetConfig:
     """order of the colours in the image files; auto compares red and blue inside annotated nuclei"""
     color: Literal["rgb", "gray"] = "rgb"
     """gray repeats the luminance three times"""
+    class_names: tuple[str, ...] | None = None
+    """of the classes 1..C; a folder with train/ then has so many; by default class1, … there, and a COCO file's own"""
+    mpp: float | None = None
+    """microns per pixel of the images; by default from the tags of the files, where all agree"""
     validation_fraction: float = 0.2
     """share of the images held back, in whole groups; 0 trains on all"""
     folds: int = 0
@@ -61,6 +65,11 @@ class DatasetConfig:
             raise ValueError(
                 f"dataset.fold: expected 0 to {max(self.folds, 1) - 1} with dataset.folds {self.folds}, got {self.fold}"
             )
+        if self.mpp is not None and not self.mpp > 0:
+            raise ValueError(f"dataset.mpp: expected microns per pixel above 0, got {self.mpp}")
+        names = self.class_names
+        if names is not None and (not all(names) or len(set(names)) < max(1, len(names))):
+            raise ValueError(f"dataset.class_names: expected a name for each class, none twice, got {names}")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from cellseg.data_folder import missing, require_data
 from cellseg.images import read_image, recolored
 from cellseg.label_maps import counts_of
 from cellseg.layout import Record, TestImage, test_images, training_images
+from cellseg.scale import Scale, common_scale, read_scale
 
 __all__ = ["DataSet", "Record", "TestImage", "open_dataset", "test_images"]
 
@@ -44,6 +45,8 @@ class DataSet:
     """rgb or gray"""
     digest: str
     """of the names and bytes of the training files, wherever they lie"""
+    scale: Scale
+    """what is known of the size of a pixel"""
     cell_counts: Array
     """(N, C) int64: cells of each class in the label maps"""
     overlaps: int
@@ -59,6 +62,11 @@ class DataSet:
     def num_cell_classes(self) -> int:
         """C, without background."""
         return len(self.class_names)
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per pixel, None where they are not known."""
+        return self.scale.mpp
 
     def image(self, index: int) -> Array:
         """An image (H, W, 3) uint8, true RGB, or luminance three times where the color is gray."""
@@ -103,12 +111,13 @@ class DataSet:
 def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -> DataSet:
     """The annotated images of a folder with train/, of a COCO json file, or of a folder that holds one.
 
-    All files are read and checked now. A COCO file brings its own classes; num_cell_classes is for train/ alone.
+    All files are read and checked now. A COCO file brings its own classes; num_cell_classes is for train/ alone, where
+    the config does not name them.
     Raises FileNotFoundError and ValueError that say what is wrong with which file.
     """
     require_data(root)
     folder = root if root.is_dir() else root.parent
-    found, class_names, files = _found(root, num_cell_classes)
+    found, class_names, files = _found(root, config.class_names, num_cell_classes)
     kept: dict[int, tuple[Array, Array]] = {}
     room, counts, overlaps, differences = MEMORY, [], 0, []
     for index, (record, annotation) in enumerate(found):
@@ -122,6 +131,10 @@ def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -
     order, reason = stain.channel_order(differences)
     if config.channel_order != "auto":
         order, reason = config.channel_order, f"{config.channel_order}: set by the configuration"
+    if config.mpp is None:
+        scale = common_scale({record.name: read_scale(record.image_path) for record, _ in found})
+    else:
+        scale = Scale(config.mpp, f"{config.mpp:.4g} µm a pixel by the configuration")
     return DataSet(
         root=folder,
         records=tuple(record for record, _ in found),
@@ -130,6 +143,7 @@ def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -
         channel_order_reason=reason,
         color=config.color,
         digest=_digest(files, folder),
+        scale=scale,
         cell_counts=np.asarray(counts, np.int64),
         overlaps=overlaps,
         annotations=tuple(annotation for _, annotation in found),
@@ -137,12 +151,15 @@ def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -
     )
 
 
-def _found(root: Path, num_cell_classes: int) -> tuple[list[tuple[Record, Annotation]], tuple[str, ...], list[Path]]:
+def _found(
+    root: Path, names: tuple[str, ...] | None, num_cell_classes: int
+) -> tuple[list[tuple[Record, Annotation]], tuple[str, ...], list[Path]]:
     """The images, the class names and the training files of the layout that root has."""
     if (root / "train").is_dir():
-        images = training_images(root, num_cell_classes)
+        names = names or tuple(f"class{label}" for label in range(1, num_cell_classes + 1))
+        images = training_images(root, len(names))
         files = [path for record, annotation in images for path in (record.image_path, *annotation.paths.values())]
-        return [*images], tuple(f"class{label}" for label in range(1, num_cell_classes + 1)), files
+        return [*images], names, files
     jsons = [root]
     if root.is_dir():
         jsons = sorted({*root.glob("annotations.json"), *root.glob("*.coco.json")})
@@ -152,10 +169,15 @@ def _found(root: Path, num_cell_classes: int) -> tuple[list[tuple[Record, Annota
             )
         if not jsons:
             raise FileNotFoundError(missing(root, "no train folder and no COCO file"))
-    coco, class_names = read_coco(jsons[0])
+    coco, own_names = read_coco(jsons[0])
+    if names and len(names) != len(own_names):
+        raise ValueError(
+            f"{jsons[0]}: expected a name for each of its {len(own_names)} classes ({', '.join(own_names)}), got "
+            f"{len(names)} ({', '.join(names)}); name as many with --classes"
+        )
     records = [Record(image.file_name, image.path, image.size_hw, image.image_id, "") for image in coco]
     pairs = zip(records, (image.annotation for image in coco), strict=True)
-    return [*pairs], class_names, [jsons[0], *(image.path for image in coco)]
+    return [*pairs], names or own_names, [jsons[0], *(image.path for image in coco)]
 
 
 def _read(record: Record, annotation: Annotation) -> tuple[Array, Array]:

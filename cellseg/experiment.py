@@ -59,6 +59,7 @@ def opened(config: RunConfig, root: Path) -> DataSet:
     """The data set, all of its training files read and checked."""
     data = open_dataset(root, config.dataset, config.model.num_cell_classes)
     log.info("%s: %d images, digest %s; %s", root, len(data), data.digest, data.channel_order_reason)
+    log.log(logging.WARNING if data.scale.doubtful else logging.INFO, "%s: %s", root, data.scale.reason)
     return data
 
 

@@ -39,6 +39,10 @@ class Annotated(Protocol):
     digest: str
 
     @property
+    def mpp(self) -> float | None:
+        """Microns per pixel."""
+
+    @property
     def records(self) -> Sequence[Named]:
         """One an image."""
 
@@ -84,6 +88,8 @@ class Plan:
     """names of the training images"""
     image_weights: tuple[float, ...] = ()
     """how often each is shown, mean 1"""
+    mpp: float | None = None
+    """microns per pixel of the training images; None where it is not known"""
 
 
 def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
@@ -135,6 +141,7 @@ def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
         class_cells=tuple(np.bincount(np.concatenate(found.labels), minlength=len(data.class_names) + 1)[1:].tolist()),
         images=found.names,
         image_weights=tuple(sampling_weights(found, config.train).tolist()),
+        mpp=data.mpp,
     )
 
 

@@ -97,7 +97,10 @@ def _class_files(folder: Path, num_cell_classes: int) -> dict[int, Path]:
         if number and int(number[1]) <= num_cell_classes:
             files[int(number[1])] = entry
         elif number:
-            raise ValueError(f"{entry}: expected classes 1 to {num_cell_classes}, found {number[1]}; allow for more")
+            raise ValueError(
+                f"{entry}: expected classes 1 to {num_cell_classes}, found {number[1]}; allow for more with "
+                f"--model.num-cell-classes, or name all with --classes"
+            )
         elif entry.name != "image.tif":
             raise ValueError(f"{entry}: expected image.tif and class<number>.tif alone, found this; move it elsewhere")
     return dict(sorted(files.items()))

@@ -62,8 +62,8 @@ class CellRCNN(MaskRCNN):
         return {name: each.float() for name, each in features.items()}
 
 
-def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
-    """The network of a config, with its weights loaded unless pretrained is False.
+def build_model(config: ModelConfig, pretrained: bool = True, class_names: Sequence[str] = ()) -> CellRCNN:
+    """The network of a config, with its weights loaded unless pretrained is False: those of its classes by their names.
 
     Raises ValueError where anchors do not fit the levels, for class shares that miss a class where they are needed, or
     over `parameter_limit` trainable parameters.
@@ -86,7 +86,7 @@ def build_model(config: ModelConfig, pretrained: bool = True) -> CellRCNN:
     model.transform = CellTransform(config)
     _refuse_too_many(model, config)
     if pretrained:
-        log.info("weights: %s", load_pretrained(model, config))
+        log.info("weights: %s", load_pretrained(model, config, class_names))
     return model
 
 

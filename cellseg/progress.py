@@ -1,7 +1,7 @@
 """All that changes while a training runs: made, saved into last.pt, and restored from it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,10 +42,15 @@ class Progress:
         return int(validated[-1]["epoch"] - best["epoch"]) if best else 0
 
 
-def begin(config: RunConfig, device: torch.device, saved: Checkpoint | None) -> Progress:
-    """A new training, or one that goes on where `saved` was written; ValueError where that had another config."""
+def begin(
+    config: RunConfig, device: torch.device, saved: Checkpoint | None, class_names: Sequence[str] = ()
+) -> Progress:
+    """A new training of these classes, or one that goes on where `saved` was written.
+
+    Raises ValueError where that had another config.
+    """
     torch.manual_seed(config.seed)
-    model = build_model(config.model, pretrained=saved is None and world()[0] == 0)
+    model = build_model(config.model, saved is None and world()[0] == 0, class_names)
     state_from_first(model)
     if world()[1] > 1 and device.type == "cuda":  # on a CPU each process normalises by its own images
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

@@ -77,7 +77,7 @@ def fit(
     if from_first(last.exists()) and not resume:
         raise FileExistsError(f"{last}: a training lies here already; resume it or choose another folder")
     saved = from_first(checkpoint.load(last) if first and last.exists() else None)
-    progress = begin(config, own_device(device_of(config.device)), saved)
+    progress = begin(config, own_device(device_of(config.device)), saved, plan.class_names)
     network = for_all_processes(progress.model)
     _replay(progress, observer, last)
     weights = sampling_weights(fingerprint(data, train), config.train)

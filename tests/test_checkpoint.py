@@ -55,9 +55,11 @@ def test_a_checkpoint_from_before_the_plan_had_an_overlap_is_loaded(saved, tmp_p
     path = tmp_path / "best.pt"
     save(saved, path)
     content = torch.load(path, weights_only=True)
-    for name in ("overlap", "class_cells", "images", "image_weights"):
+    for name in ("overlap", "class_cells", "images", "image_weights", "mpp"):
         del content["plan"][name]
     del content["config"]["model"]["class_shares"]
+    for name in ("class_names", "mpp"):
+        del content["config"]["dataset"][name]
     torch.save(content, path)
     found = load(path)
     assert found.plan == PLAN

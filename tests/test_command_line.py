@@ -65,6 +65,12 @@ def test_weights_is_short_for_the_model_s(parsed):
     assert parsed("--model.weights", "some.pt").config.model.weights == "some.pt"
 
 
+def test_classes_is_short_for_the_data_set_s_class_names(parsed):
+    options = parsed("--classes", "round", "flat", "--recipe", "demo")
+    assert options.config.dataset.class_names == ("round", "flat")
+    assert options == parsed("--recipe", "demo", "--dataset.class-names", "round", "flat", "--classes", "round", "flat")
+
+
 @pytest.mark.parametrize(
     "arguments", [("--recipe", "fastest"), ("--recipe",), ("--trials", "many"), ("--no-such-option",), ("stray",)]
 )

@@ -47,6 +47,18 @@ def test_folds_that_cannot_be_are_refused(values, message):
         DatasetConfig(**values)
 
 
+@pytest.mark.parametrize("mpp", [0.0, -0.25])
+def test_pixels_of_no_size_are_refused(mpp):
+    with pytest.raises(ValueError, match=r"dataset\.mpp: expected microns per pixel above 0, got"):
+        DatasetConfig(mpp=mpp)
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a"), ("a", "")])
+def test_class_names_that_tell_no_classes_apart_are_refused(names):
+    with pytest.raises(ValueError, match=r"dataset\.class_names: expected a name for each class, none twice, got \("):
+        DatasetConfig(class_names=names)
+
+
 @pytest.mark.parametrize("zooms", [(), (1.0, 0.0)])
 def test_zooms_that_show_nothing_are_refused(zooms):
     with pytest.raises(ValueError, match=r"predict\.zooms: expected factors above 0, got \("):

@@ -165,6 +165,54 @@ def test_the_digest_follows_names_and_bytes_and_not_the_place(tmp_path):
     assert len({digest, renamed, fewer}) == 3
 
 
+def test_named_classes_keep_digest_and_cells_and_are_in_the_truth(tmp_path):
+    two_images(tmp_path)
+    plain = open_dataset(tmp_path, DatasetConfig())
+    named = open_dataset(tmp_path, DatasetConfig(class_names=("round", "flat", "long")), num_cell_classes=4)
+    assert named.class_names == ("round", "flat", "long")
+    assert [each["name"] for each in named.truth()["categories"]] == ["round", "flat", "long"]
+    assert named.digest == plain.digest
+    assert named.cell_counts.tolist() == [[2, 0, 1], [0, 0, 0]]
+    assert named.truth()["annotations"] == plain.truth()["annotations"]
+
+
+def test_too_few_names_for_the_class_files_are_refused(tmp_path):
+    two_images(tmp_path)
+    with pytest.raises(ValueError, match=r"class3\.tif: expected classes 1 to 2, found 3; .* name all with --classes"):
+        open_dataset(tmp_path, DatasetConfig(class_names=("round", "flat")))
+
+
+def test_the_classes_of_a_coco_file_are_renamed_in_order_and_all_of_them(tmp_path):
+    path = coco_folder(tmp_path / "set")
+    data = open_dataset(path, DatasetConfig(class_names=("a", "b")))
+    assert data.class_names == ("a", "b")
+    assert data.cell_counts.tolist() == [[0, 2]]
+    message = r"expected a name for each of its 2 classes \(stroma, tumour\), got 1 \(a\); name as many with --classes"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(path, DatasetConfig(class_names=("a",)))
+
+
+def rescaled(root, mpp, name):
+    """The image of a training folder, with a scale in its tags."""
+    path = root / "train" / name / "image.tif"
+    tifffile.imwrite(
+        path, tifffile.imread(path), photometric="rgb", resolution=(1 / mpp, 1 / mpp), resolutionunit="MICROMETER"
+    )
+
+
+def test_the_scale_is_that_of_the_files_where_they_agree_or_the_config_s(tmp_path):
+    two_images(tmp_path)
+    assert open_dataset(tmp_path, DatasetConfig()).mpp is None
+    rescaled(tmp_path, 0.25, "a")
+    assert open_dataset(tmp_path, DatasetConfig()).mpp == 0.25
+    rescaled(tmp_path, 0.5, "b")
+    mixed = open_dataset(tmp_path, DatasetConfig())
+    assert (mixed.mpp, mixed.scale.doubtful) == (None, True)
+    given = open_dataset(tmp_path, DatasetConfig(mpp=0.3))
+    assert (given.mpp, given.scale.reason) == (0.3, "0.3 µm a pixel by the configuration")
+    assert np.array_equal(given.image(0), mixed.image(0))
+
+
 @pytest.mark.parametrize("give_the_file", [True, False])
 def test_a_coco_file_and_its_folder_are_the_same_data_set(tmp_path, give_the_file):
     path = coco_folder(tmp_path / "set")

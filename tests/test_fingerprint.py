@@ -31,6 +31,7 @@ class Maps:
     channel_order: str = "bgr"
     class_names: tuple = ("round", "flat")
     digest: str = "d1gest"
+    mpp: float | None = None
 
     @property
     def records(self):
@@ -197,6 +198,13 @@ def test_a_plan_tells_how_often_each_image_is_shown():
     assert found.image_weights == tuple(sampling_weights(fingerprint(data, range(4)), TrainConfig()))
     # the third is twice as large, the fourth has a class that one of four images has: sqrt(0.5 x 4)
     assert found.image_weights == pytest.approx([w * 4 / (4 + 2**0.5) for w in (1, 1, 2, 2**0.5)])
+
+
+def test_a_plan_keeps_the_scale_of_the_data():
+    data = two_images()
+    assert planned(RunConfig(), data).mpp is None
+    data.mpp = 0.25
+    assert planned(RunConfig(), data).mpp == 0.25
 
 
 def test_no_cell_at_all_is_refused():

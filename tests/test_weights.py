@@ -1,6 +1,7 @@
 import logging
 import os
 import pickle
+import re
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -8,11 +9,17 @@ import pytest
 import torch
 from torchvision.models import convnext_tiny, resnet18
 
+from cellseg import checkpoint
 from cellseg.backbones import build_backbone
-from cellseg.config import ModelConfig
-from cellseg.model import build_model
-from cellseg.weights import load_pretrained, read_state
+from cellseg.config import DatasetConfig, ModelConfig
+from cellseg.dataset import open_dataset
+from cellseg.experiment import Silent, planned
+from cellseg.model import build_model, set_bf16
+from cellseg.predict import predict
+from cellseg.train import fit
+from cellseg.weights import load_pretrained, read_weights
 
+NAMES = ("round", "flat", "long", "odd")
 ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 
@@ -33,6 +40,18 @@ def classifier(tmp_path_factory):
     state = {name: each.clone() for name, each in resnet18().state_dict().items()}
     torch.save({k: torch.full_like(v, 0.5) if v.is_floating_point() else v for k, v in state.items()}, path)
     return path
+
+
+@pytest.fixture(scope="module", params=["plain", "cascade"])
+def trained(request, tmp_path_factory, folder, run_config):
+    """The checkpoint of a network that was trained for 16 steps on the classes NAMES, and the data."""
+    config = replace(run_config, train=replace(run_config.train, epochs=1, steps_per_epoch=16))
+    if request.param == "cascade":
+        config = replace(config, model=replace(config.model, box_stages=2, mask_quality=True))
+    data = open_dataset(folder, DatasetConfig(class_names=NAMES))
+    prepared = planned(config, folder, data)
+    place = tmp_path_factory.mktemp("trained")
+    return fit(prepared.config, prepared.plan, data, [0, 1, 2, 3], [], place, Silent()), data
 
 
 @pytest.fixture
@@ -96,6 +115,70 @@ def test_a_network_s_own_file_fills_all_but_other_classes(micro, tmp_path):
         assert name in differing or torch.equal(value, source.state_dict()[name])
 
 
+def old_and_new(path, names):
+    """The network of a checkpoint, and one of these classes that begins with it, before any step."""
+    old, saved = checkpoint.load_model(path)
+    set_bf16(old, False)
+    config = replace(saved.config.model, weights=str(path), norm="batch", num_cell_classes=len(names))
+    torch.manual_seed(5)
+    return old, build_model(config, class_names=names).eval(), saved.config.predict
+
+
+@pytest.mark.parametrize("names", [NAMES, ("odd", "long", "round", "flat")])
+def test_a_network_of_the_same_classes_in_any_order_finds_what_the_other_found(trained, names):
+    path, data = trained
+    *networks, config = old_and_new(path, names)
+    every = replace(config, score_threshold=0.0, detections=60)
+    old, new = (
+        sorted((of[each["category_id"] - 1], each["bbox"], each["image_id"], each["score"]) for each in results)
+        for of, results in zip(
+            (NAMES, names), (predict(network, data.identified([0, 3]), every) for network in networks), strict=True
+        )
+    )
+    assert len({name for name, *_ in old}) == 4
+    for (name, box, *rest), (expected, expected_box, *others) in zip(new, old, strict=True):
+        assert (name, box, rest) == (expected, pytest.approx(expected_box, abs=0.02), pytest.approx(others, abs=1e-5))
+
+
+def said_of_rois(network, image, label):
+    """What the heads say of three RoIs about one class: its logit by each stage, boxes, masks, and their quality."""
+    heads, rois = network.roi_heads, [torch.tensor([[4.0, 8, 18, 20], [22, 8, 36, 24], [0, 40, 60, 70]])]
+    with torch.inference_mode():
+        batch, _ = network.transform([torch.from_numpy(image.transpose(2, 0, 1).copy())])
+        features = network.features(batch)
+        pooled = heads.box_roi_pool(features, rois, batch.image_sizes)
+        logits = [stage(pooled)[0][:, label] for stage in heads._stages()]
+        _, (boxes,) = heads.scored(features, rois, batch.image_sizes)
+        (masks,) = heads.masked(features, rois, [torch.full((3,), label)], batch.image_sizes)
+    return [*logits, boxes[:, label], *(each for each in masks if each is not None)]
+
+
+def test_a_network_of_other_classes_says_of_those_it_shares_what_the_other_said(trained, caplog):
+    path, data = trained
+    names = ("new", "long", "newer", "round", "newest")
+    caplog.set_level(logging.INFO, "cellseg")
+    old, new, _ = old_and_new(path, names)
+    whole = r"(\d+) of \1 tensors loaded; initialised at random: none"
+    assert re.search(rf"{whole}; classes taken over: long, round; begun anew: new, newer, newest$", caplog.messages[-1])
+    image = data.image(0)
+    for name in ("long", "round"):
+        before = said_of_rois(old, image, NAMES.index(name) + 1)
+        for said, expected in zip(said_of_rois(new, image, names.index(name) + 1), before, strict=True):
+            assert torch.allclose(said, expected, atol=1e-4)
+    another = said_of_rois(old, image, NAMES.index("flat") + 1)[0]
+    assert not torch.allclose(said_of_rois(new, image, names.index("new") + 1)[0], another, atol=0.1)
+
+
+def test_a_backbone_that_would_be_at_random_in_part_is_refused(trained):
+    path, _ = trained
+    config = replace(checkpoint.load(path).config.model, weights=str(path), norm="batch")
+    for other in ({"backbone": "resnet34"}, {"stages": 3, "anchor_sizes": None}):
+        with pytest.raises(
+            ValueError, match=r"\d+ of \d+ tensors of the backbone fit .* give the --model.backbone, .*"
+        ):
+            build_model(replace(config, **other))
+
+
 def test_another_number_of_anchors_leaves_the_rpn_s_predictor_at_random_and_says_so(micro, tmp_path):
     torch.save(build_model(micro).state_dict(), tmp_path / "own.pt")
     config = replace(micro, weights=str(tmp_path / "own.pt"), aspect_ratios=(0.5, 1.0, 2.0))
@@ -131,7 +214,7 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path, write):
     path = tmp_path / "harmful.pt"
     write({"conv1.weight": Harmful(tmp_path / "harm")}, path)
     with pytest.raises(ValueError, match=r"harmful\.pt: expected a file of tensors") as caught:
-        read_state(path)
+        read_weights(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()
 
@@ -143,7 +226,7 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path, content):
     with pytest.raises(
         ValueError, match=r"broken\.pt: expected a file of tensors saved by torch\.save, got: ."
     ) as caught:
-        read_state(path)
+        read_weights(path)
     assert "\n" not in str(caught.value)
 
 
@@ -151,7 +234,7 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path, content):
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "list.pt")
     with pytest.raises(ValueError, match="expected a state_dict of tensors, or one under the key 'model'"):
-        read_state(tmp_path / "list.pt")
+        read_weights(tmp_path / "list.pt")
 
 
 def test_without_a_network_the_message_tells_address_place_and_way_out(micro, cache):
