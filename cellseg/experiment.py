@@ -90,11 +90,6 @@ def reduced(prepared: Prepared, subset: float) -> Prepared:
     return Prepared(prepared.root, reduced_config, prepared.plan, data, *chosen)
 
 
-def title(config: RunConfig) -> str:
-    """What tells trainings apart in a list of runs."""
-    return f"{config.recipe} · {config.model.backbone} · seed {config.seed}"
-
-
 def train_tracked(
     prepared: Prepared,
     *,
@@ -130,6 +125,8 @@ def train_tracked(
     ) as run:
         folder = runs / data.digest / from_first(run.id)
         write_run(folder, config, prepared.root)
+        run.dataset(str(prepared.root), data.digest)
+        run.describe(_described(prepared))
         tracker = Tracker(run, prepared.data, prepared.validation, config)
         bar = Bar(config, len(prepared.train), name)
         best = fit(
@@ -150,6 +147,15 @@ def train_tracked(
         if reason or any(getattr(each, "interrupted", False) for each in watchers):
             run.end_as("KILLED", reason)
         return Trained(run.id, best, tracker.best, reason)
+
+
+def _described(prepared: Prepared) -> str:
+    """What a person reads above a run's figures."""
+    config, train, validation = prepared.config, len(prepared.train), len(prepared.validation)
+    return (
+        f"Recipe `{config.recipe}` with {config.model.backbone}, seed {config.seed}: trained on {train} images of "
+        f"`{prepared.root}`, {validation} held back to validate on."
+    )
 
 
 class Silent:

@@ -16,10 +16,11 @@ from cellseg.config_fields import flat, to_dict
 from cellseg.dataset import DataSet
 from cellseg.device import device_of
 from cellseg.distributed import world
-from cellseg.experiment import RUNS, Prepared, Trained, planned, title, train_tracked, write_run
+from cellseg.experiment import RUNS, Prepared, Trained, planned, train_tracked, write_run
 from cellseg.json_files import read_results, write_json
 from cellseg.out_of_fold import OutOfFold, best_epoch, judge, means_by_epoch, pooled
 from cellseg.predict import Result, predict
+from cellseg.run_names import run_name, title
 from cellseg.train import BEST_BY, Observer
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def train_folds(
     labels = {"kind": KIND, "data": str(root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
     with tracking.start(
         experiment,
-        f"folds · {title(config)}",
+        run_name(f"folds · {title(config)}", config),
         root=Path.cwd(),
         params=flat(config),
         config=to_dict(config),
@@ -92,6 +93,7 @@ def train_folds(
     ) as run:
         if not run_id:
             write_run(runs / data.digest / run.id, config, root, kind=KIND)
+            run.dataset(str(root), data.digest)
             log.info("%d folds: if interrupted, go on with --resume %s", config.dataset.folds, run.id)
         return _train_all(run, Family(config, root, data, experiment, runs, run.id, watchers))
 
@@ -162,7 +164,7 @@ def _trained(family: Family, prepared: Prepared, stage: str) -> Trained:
     return train_tracked(
         prepared,
         experiment=family.experiment,
-        name=f"{stage} · {title(prepared.config)}",
+        name=run_name(f"{stage} · {title(prepared.config)}", prepared.config),
         runs=family.runs,
         parent=family.parent,
         run_id=_child(family, stage),

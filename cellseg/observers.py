@@ -77,22 +77,29 @@ class Tracker:
         if report.metrics:
             if report.metrics[BEST_BY] > self.best.get("best/AP50", -1.0):
                 self.best = {name.replace("val/", "best/", 1): value for name, value in report.metrics.items()}
-            self.run.metrics({**report.metrics, **self.best}, report.step)
+            overall = {name: value for name, value in self.best.items() if name.count("/") == 1}  # val/ has the classes
+            self.run.metrics({**report.metrics, **overall}, report.step)
         if report.replayed:
             return False
         if report.curves:
             self.run.figure(plots.precision_recall(report.curves), f"curves/epoch-{report.epoch:03d}.png")
-        for index in self.validation[:SHOWN] if report.metrics else ():
-            self._picture(index, report)
+        for index in self.validation[:SHOWN]:
+            self._pictures(index, report)
         if report.improved:
             self.run.artifact(report.checkpoint.with_name("best.pt"), "checkpoints")
         self.run.flush()
         return False
 
-    def _picture(self, index: int, report: EpochReport) -> None:
+    def _pictures(self, index: int, report: EpochReport) -> None:
+        """Log an image's cells as they were found, and once, as step 0, as they are: there the UI's slider begins."""
         record = self.data.records[index]
+        key = f"validation/{record.name}"
+        if report.epoch == 1:
+            self.run.image(plots.overlay(self.data.image(index), self.data.label_maps(index)), key, 0)
+        if not report.metrics:
+            return
         found = [result for result in report.results if result["image_id"] == record.image_id]
         picture = plots.results_overlay(
             self.data.image(index), found, self.data.num_cell_classes, self.config.predict.pq_threshold
         )
-        self.run.image(picture, f"validation/{record.name}", report.step)
+        self.run.image(picture, key, report.step)

@@ -1,13 +1,9 @@
-"""An MLflow run as a context manager; the only importer of mlflow.
+"""An MLflow run as a context manager, and the way to registered models: all that other modules use of MLflow.
 
-Runs go to the store that MLFLOW_TRACKING_URI names, or else to <root>/mlflow.db, where plain `mlflow ui` looks, with
-their files under <root>/mlruns/<experiment>. Every call names its run: several may be open in one process.
+Every call names its run: several may be open in one process.
 """
 
-import fcntl
-import importlib
 import math
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -15,27 +11,27 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # mlflow reads these three when it is imported
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+from cellseg.run_store import experiment_id, one_line_if_lost, opened
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.default_context import DefaultRunContext
 
 from cellseg.codes import Array
 from cellseg.git import git_commit, git_dirty
+from cellseg.registry import model_file, register
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["Run", "find_run", "model_file", "register", "start"]
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # shows charts; the other kind is for language models
 LONGEST_PARAM = 6000
 LONGEST_TAG = 500
+LONGEST_NOTE = 5000
 FLUSH_SECONDS = 5.0
 REASON_TAGS = {"KILLED": "pruned", "FAILED": "failure"}
 
@@ -81,6 +77,19 @@ class Run:
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
         self._client.set_tag(self.id, name, value)
+
+    def describe(self, text: str) -> None:
+        """Set the description, in Markdown, cut to what MLflow takes."""
+        self.tag("mlflow.note.content", text[:LONGEST_NOTE])
+
+    def dataset(self, name: str, digest: str) -> None:
+        """Name the data that the run is trained on, by which the UI groups and filters runs."""
+        used = Dataset(name, digest, "local", str(Path(name).resolve()))
+        inputs = [DatasetInput(used, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self._client.log_inputs(self.id, inputs)
+        except MlflowException:  # another process was faster to make it
+            self._client.log_inputs(self.id, inputs)
 
     def json(self, content: Mapping[str, Any], path: str) -> None:
         """Log plain dicts, lists, numbers and strings as an artifact."""
@@ -142,12 +151,12 @@ def start(
     With run_id, that run goes on: name, parent, params and config.json stay as they were. Raises ValueError where the
     store has no such run, refuses what is logged, or goes away.
     """
-    with _one_line_if_lost():
-        client, folder = _store(root)
-        labels = {**(tags or {}), **_git_tags()}
+    with one_line_if_lost():
+        client, folder = opened(root)
+        labels = {**DefaultRunContext().tags(), **(tags or {}), **_git_tags()}  # type: ignore[no-untyped-call]
         if run_id is None:
             labels |= {} if parent is None else {"mlflow.parentRunId": parent}
-            created = client.create_run(_experiment_id(client, experiment, folder), tags=labels, run_name=name)
+            created = client.create_run(experiment_id(client, experiment, folder), tags=labels, run_name=name)
             run = Run(client, created.info.run_id)
         else:
             run = _reopened(client, run_id, labels)
@@ -160,40 +169,13 @@ def start(
 
 def find_run(experiment: str, tags: Mapping[str, str], *, root: Path) -> str | None:
     """Id of the newest run with all these tags, in whatever state, or None."""
-    client, _ = _store(root)
+    client, _ = opened(root)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return None
     wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
     runs = client.search_runs([found.experiment_id], wanted, max_results=1, order_by=["attributes.start_time DESC"])
     return runs[0].info.run_id if runs else None
-
-
-def _store(root: Path) -> tuple[MlflowClient, Path | None]:
-    """A client of the store, made where there is none, and the folder of its artifacts; None where a server chooses."""
-    if mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
-        return MlflowClient(), None
-    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # takes seconds, so not under the lock
-    root = root.resolve()
-    folder = root / "mlruns"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as held:  # processes that make one database at once break it
-        fcntl.flock(held, fcntl.LOCK_EX)
-        return MlflowClient(f"sqlite:///{root / 'mlflow.db'}"), folder
-
-
-def _experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
-    """Id of the experiment, made where there is none."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        location = None if folder is None else (folder / name).as_uri()
-        try:
-            return client.create_experiment(name, artifact_location=location, tags=KIND)
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
-                raise
-    return found.experiment_id
 
 
 def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
@@ -212,15 +194,6 @@ def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run
     for name, value in tags.items():
         run.tag(name, value)
     return run
-
-
-@contextmanager
-def _one_line_if_lost() -> Iterator[None]:
-    try:
-        yield
-    except MlflowException as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise ValueError(f"MLflow: {reason}; is its store there, and MLFLOW_TRACKING_URI right?") from error
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Options(TrainingOptions):
     """id of an MLflow run that was interrupted: go on with it, under its own config"""
     runs: Path = Path("experiments/runs")
     """where checkpoints go: <digest of the data>/<run id>/best.pt"""
+    register: bool = True
+    """make the network a version of the registered model `cellseg`, with the alias `best` if it is that"""
     studies: Path = Path("search/results")
     """where search/optuna_study.py left its winners"""
 
@@ -70,15 +72,26 @@ def train(options: Options) -> int:
         if options.folds not in (0, config.dataset.folds):
             raise ValueError(f"--folds: run {options.resume} has {config.dataset.folds} folds, got {options.folds}")
     in_folds = options.folds or (options.resume and is_folds_run(options.resume, options.runs))
-    trained = with_folds(options, config, root) if in_folds else alone(options, config, root)
+    trained, ap50 = with_folds(options, config, root) if in_folds else alone(options, config, root)
     say(f"run        {trained.run_id} (`mlflow ui` shows it)")
     say(f"checkpoint {trained.best}")
+    if options.register and world()[0] == 0:
+        say(f"registered {registered(trained, ap50)}")
     return 0
 
 
-def alone(options: Options, config: "RunConfig", root: Path) -> "Trained":
-    """Train one network and print how good it is on the images that were held back."""
-    from cellseg.experiment import prepare, title, train_tracked
+def registered(trained: "Trained", ap50: float | None) -> str:
+    """The address of the registered network, and who is best."""
+    from cellseg.tracking import register
+
+    version, best = register(trained.run_id, ap50, root=Path.cwd())
+    return f"models:/cellseg/{version}{', now models:/cellseg@best' if best else '; models:/cellseg@best is better'}"
+
+
+def alone(options: Options, config: "RunConfig", root: Path) -> tuple["Trained", float | None]:
+    """Train one network; print how good it is on the images that were held back, and return its AP50 there."""
+    from cellseg.experiment import prepare, train_tracked
+    from cellseg.run_names import run_name, title
 
     prepared = prepare(config, root)
     tags: dict[str, str] = {}
@@ -88,7 +101,7 @@ def alone(options: Options, config: "RunConfig", root: Path) -> "Trained":
     trained = train_tracked(
         prepared,
         experiment=EXPERIMENT,
-        name=f"final · {title(prepared.config)}",
+        name=run_name(f"final · {title(prepared.config)}", prepared.config),
         runs=options.runs,
         run_id=options.resume,
         tags=tags,
@@ -96,11 +109,14 @@ def alone(options: Options, config: "RunConfig", root: Path) -> "Trained":
     for figure in ("AP50", "AP", "AP50_uncapped", "AP_uncapped"):
         if f"best/{figure}" in trained.metrics:
             say(f"validation {figure:14} {trained.metrics[f'best/{figure}']:.3f}")
-    return trained
+    return trained, trained.metrics.get("best/AP50")
 
 
-def with_folds(options: Options, config: "RunConfig", root: Path) -> "Trained":
-    """Train a network for each fold and the final one, and print how good the former are on unseen images."""
+def with_folds(options: Options, config: "RunConfig", root: Path) -> tuple["Trained", float]:
+    """Train a network for each fold and the final one; print how good the former are on unseen images.
+
+    Returns the final one and their AP50, with the calibration that it has.
+    """
     from cellseg.experiment import opened
     from cellseg.folds import train_folds
 
@@ -115,7 +131,7 @@ def with_folds(options: Options, config: "RunConfig", root: Path) -> "Trained":
         say(f"out of fold {figure:5} {plain:.3f}, calibrated {calibrated:.3f}")
     say(f"calibration {'kept' if learnt.calibration else 'dropped'}, pq threshold {learnt.pq_threshold:.2f}")
     say(f"folds      {folded.run_id}; the final network has seen all images for {folded.epochs} epochs")
-    return folded.final
+    return folded.final, (learnt.calibrated if learnt.calibration else learnt.plain).metrics["AP50"]
 
 
 def with_winner(

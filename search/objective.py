@@ -17,6 +17,7 @@ from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced, to_dict
 from cellseg.experiment import Prepared, Trained, train_tracked
 from cellseg.fingerprint import Fingerprint, fingerprint, network_boxes
+from cellseg.run_names import run_name
 from cellseg.train import BEST_BY, EpochReport
 
 EXPERIMENT = "cellseg-search"
@@ -106,7 +107,7 @@ def objective(trial: optuna.Trial, shared: Task) -> float:
     """Best validation AP50 of one trial. Raises TrialPruned, with `prune_reason` among the trial's attributes."""
     config = trial_config(trial, shared)
     yardstick = shared.yardsticks and trial.user_attrs.get("anchor_set") in YARDSTICKS
-    name = _name(trial, config)
+    name = run_name(f"trial-{int(_tags(trial)['trial']):03d}", config)
     reason = _hopeless(trial, config, shared)
     if reason and not yardstick:
         _track_refused(trial, config, shared, name, reason)
@@ -126,7 +127,7 @@ def final(trial: optuna.Trial, shared: Task) -> float:
     seed = trial.suggest_int("seed", 0, 2**31 - 1)
     config = replaced(shared.whole.config, {**trial.user_attrs["overrides"], "seed": seed})
     watcher = Watcher(trial, config.train.epochs, shared.stop, pruned=False)
-    name = f"final · trial-{candidate:03d} · seed {seed}"
+    name = run_name(f"final-{candidate:03d} seed {seed}", config)
     trained = _train(trial, replace(shared.whole, config=config), shared, name, "final", watcher)
     return trained.metrics["best/AP50"]
 
@@ -230,13 +231,7 @@ def _track_refused(trial: optuna.Trial, config: RunConfig, shared: Task, name: s
         parent=shared.parent,
         system_metrics=False,
     ) as run:
+        run.dataset(str(shared.prepared.root), shared.prepared.data.digest)
         run.metrics({"anchor_recall": trial.user_attrs["anchor_recall"]}, 0)
         run.end_as("KILLED", reason)
     trial.set_user_attr("run_id", run.id)
-
-
-def _name(trial: optuna.Trial, config: RunConfig) -> str:
-    """Such as `trial-007 · a8×2.1 · lr 3e-03`; the number is that of the trial's first try."""
-    parameters = trial.params
-    shape = f"a{parameters['anchor_base']:.3g}×{parameters['anchor_scale']:.2g}"
-    return f"trial-{int(_tags(trial)['trial']):03d} · {shape} · lr {config.train.learning_rate:.0e}"

@@ -113,7 +113,7 @@ def search(options: Options) -> int:
         return 0
     devices = gpus(config.device)
     count = options.workers or max(1, len(devices))
-    with parent_run.opened(study, storage, whole.config) as run:
+    with parent_run.opened(study, storage, whole) as run:
         code = 0
         try:
             if count > 1:

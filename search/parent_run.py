@@ -14,8 +14,8 @@ from study_outcome import Outcome, importances, saved, winner_of
 from study_report import GIVEN_UP
 
 from cellseg import tracking
-from cellseg.config import RunConfig
 from cellseg.config_fields import flat, to_dict
+from cellseg.experiment import Prepared
 
 
 def find(study: optuna.Study) -> str | None:
@@ -24,7 +24,7 @@ def find(study: optuna.Study) -> str | None:
 
 
 @contextmanager
-def opened(study: optuna.Study, storage: Storage, config: RunConfig) -> Iterator[tracking.Run]:
+def opened(study: optuna.Study, storage: Storage, whole: Prepared) -> Iterator[tracking.Run]:
     """The run of a study, made where there is none; calls that help each other share it."""
     with ExitStack() as stack:
         with storage.locked():
@@ -33,17 +33,20 @@ def opened(study: optuna.Study, storage: Storage, config: RunConfig) -> Iterator
                     EXPERIMENT,
                     f"study · {study.study_name}",
                     root=Path.cwd(),
-                    params=flat(config),
-                    config=to_dict(config),
+                    params=flat(whole.config),
+                    config=to_dict(whole.config),
                     tags=_tags(study),
                     run_id=find(study),
                 )
             )
+        run.dataset(str(whole.root), whole.data.digest)
         yield run
 
 
 def log(run: tracking.Run, study: optuna.Study, outcome: Outcome, files: Mapping[str, Path]) -> None:
-    """Keep the report, its figures and its numbers with the run."""
+    """Keep the report, also as the description, its figures and its numbers with the run."""
+    if "study.md" in files:
+        run.describe(files["study.md"].read_text())
     for path in files.values():
         run.artifact(path, "study")
     for name, figure in figures_of(study, outcome).items():

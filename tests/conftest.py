@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from mlflow_server import serving, wait_for
 
 from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.dataset import DataSet, open_dataset
@@ -109,3 +111,26 @@ def batch_of_two() -> tuple[list[torch.Tensor], list[Target]]:
     maps = [squares(number) for number in (0, 3)]
     pixels = [np.where(each.any(axis=0)[:, :, None], PURPLE, PINK).astype(np.uint8).transpose(2, 0, 1) for each in maps]
     return [torch.from_numpy(np.ascontiguousarray(each)) for each in pixels], [target(each) for each in maps]
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go to the store in a test's own folder."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def booting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and folder of an MLflow server that comes up meanwhile."""
+    folder = tmp_path_factory.mktemp("server")
+    store = ("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept"))
+    with serving(folder, folder / "log", *store) as url:
+        yield url, folder
+
+
+@pytest.fixture
+def server(booting_server: tuple[str, Path]) -> tuple[str, Path]:
+    """Address and folder of an MLflow server that answers."""
+    url, folder = booting_server
+    wait_for(url, folder / "log")
+    return url, folder

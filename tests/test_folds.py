@@ -73,8 +73,8 @@ def test_every_fold_and_the_final_network_are_runs_of_one_parent_however_often_i
     runs, parent = children(root, folded.run_id)
     assert set(runs) == {"fold 1 of 2", "fold 2 of 2", "final"}
     assert {run.info.status for run in [*runs.values(), parent]} == {"FINISHED"}
-    assert runs["fold 2 of 2"].info.run_name == "fold 2 of 2 · demo · resnet18 · seed 0"
-    assert parent.info.run_name == "folds · demo · resnet18 · seed 0"
+    assert runs["fold 2 of 2"].info.run_name == "fold 2 of 2 · demo resnet18 seed 0 · a8×2 · lr 1e-3"
+    assert parent.info.run_name == "folds · demo resnet18 seed 0 · a8×2 · lr 1e-3"
     assert folded.final.run_id == runs["final"].info.run_id
 
 

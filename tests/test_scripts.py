@@ -18,6 +18,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from cellseg import tracking
 from cellseg.checkpoint import load, load_model, save
 from cellseg.dataset import test_images as images_to_predict
 from cellseg.export import lint
@@ -129,7 +130,9 @@ def test_trials_are_children_of_the_study_and_hopeless_anchors_are_never_trained
     assert (refused.info.status, "train/loss" in refused.data.metrics) == ("KILLED", False)
     assert "best possible recall" in refused.data.tags["pruned"]
     assert (trials[0].info.status, "train/loss" in trials[0].data.metrics) == ("FINISHED", True)
-    assert sum(each.data.tags["stage"] == "final" for each in children) == 2
+    finals = [each.info.run_name for each in children if each.data.tags["stage"] == "final"]
+    assert sorted(name.split(" · ")[0] for name in finals) == ["final-000 seed 0", "final-000 seed 1"]
+    assert parent.data.tags["mlflow.note.content"].startswith("# Study demo-")
     kept = {Path(each.path).name for each in store.list_artifacts(parent.info.run_id, "study")}
     assert {"history.png", "trials.csv", "finals.csv", "study.md", "best.json"} <= kept
     assert parent.data.metrics["study/refused_trials"] >= 1
@@ -149,6 +152,23 @@ def test_the_final_run_holds_losses_figures_pictures_and_the_checkpoint(project,
     assert {"digest", "git.commit", "git.dirty"} <= set(final.data.tags)
     found = {each.path for each in store.list_artifacts(final.info.run_id)}
     assert {"config.json", "plan.json", "checkpoints", "curves", "images"} <= found
+    pictures = [each.path for each in store.list_artifacts(final.info.run_id, "images") if each.path.endswith(".png")]
+    assert sorted(int(re.search(r"step[+%](\d+)", name)[1]) for name in pictures) == [0, 2, 4]  # 0 is the truth
+    assert not any(name.startswith("best/class") for name in final.data.metrics)
+    assert final.data.tags["mlflow.note.content"].startswith("Recipe `demo` with resnet18, seed 0: trained on 3 images")
+    assert [each.dataset.name for each in final.inputs.dataset_inputs] == ["data"]
+    assert re.fullmatch(r"final · demo resnet18 seed 0 · a[\d.]+×[\d.]+ · lr [\d.]+e-\d", final.info.run_name)
+
+
+def test_the_final_network_is_registered_and_those_of_the_search_are_not(project, store):
+    folder, printed = project
+    (final,) = runs_of(store, "cellseg-final")
+    (version,) = store.search_model_versions("name = 'cellseg'")
+    assert version.run_id == final.info.run_id
+    assert "registered models:/cellseg/1, now models:/cellseg@best" in printed["train"]
+    checkpoint = load(tracking.model_file("models:/cellseg@best", folder))
+    assert checkpoint.config.recipe == "demo"
+    assert f"{checkpoint.metrics['val/AP50']:.4f}" == version.tags["AP50"]
 
 
 def test_the_winner_is_trained_unless_a_field_is_set_by_hand(project):
@@ -209,7 +229,10 @@ def test_a_training_starts_from_the_network_of_another(project, tmp_path, caplog
     folder, _ = project
     path = next((folder / "experiments/runs").glob("*/*/best.pt"))
     with caplog.at_level("INFO", "cellseg"):
-        run(tmp_path, ROOT / "experiments/final_train.py", *SMALL, "--data", folder / "data", "--weights", path)
+        script, options = ROOT / "experiments/final_train.py", ("--data", folder / "data", "--weights", path)
+        said = run(tmp_path, script, *SMALL, *options, "--no-register")
+    assert "registered" not in said
+    assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_registered_models() == []
     assert re.search(rf"weights: {path}: (\d+) of \1 tensors loaded", caplog.text)
 
 
@@ -308,11 +331,15 @@ def test_folds_are_trained_before_the_network_that_is_handed_in(tmp_path):
     assert re.search(r"out of fold AP50  0\.\d{3}, calibrated 0\.\d{3}", said)
     parent = re.search(r"folds +(\w+); the final network has seen all images for 1 epochs", said)[1]
     final = re.search(r"checkpoint (.+best\.pt)", said)[1]
+    judged = re.search(r"out of fold AP50 .*", said)[0]
+    (version,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_model_versions("name = 'cellseg'")
+    assert f"{float(version.tags['AP50']):.3f}" in judged
     assert len(list(tmp_path.glob("experiments/runs/*/*/best.pt"))) == 3
     assert final in run(tmp_path, ROOT / "experiments/submit.py")
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("experiments/runs/*/*/best.pt")}
     again = run(tmp_path, script, *few, "--resume", parent)
     assert f"checkpoint {final}" in again
+    assert "registered models:/cellseg/1, now models:/cellseg@best" in again
     assert written == {path: path.stat().st_mtime_ns for path in written}
     (place,) = tmp_path.glob(f"experiments/runs/*/{parent}")
     assert "AP50" in run(tmp_path, "cellseg", "score", place / "out_of_fold.json", place / "truth.json")

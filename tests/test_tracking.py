@@ -1,13 +1,7 @@
 import multiprocessing
-import os
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,12 +15,8 @@ from mlflow.entities import Run as Logged
 from cellseg import git, tracking
 from cellseg.tracking import Run
 
+pytestmark = pytest.mark.usefixtures("no_server", "booting_server")  # the server comes up while other tests run
 IMAGE = np.full((4, 6, 3), 200, np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,44 +27,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(root: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{root}/mlflow.db")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def booting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a server that comes up while the other tests run."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield f"http://127.0.0.1:{port}", folder
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its workers are processes too
-        process.wait()
-
-
-@pytest.fixture
-def server(booting_server: tuple[str, Path]) -> tuple[str, Path]:
-    url, folder = booting_server
-    until = time.monotonic() + 90
-    while not healthy(url):
-        assert time.monotonic() < until, (folder / "log").read_text()
-        time.sleep(0.1)
-    return url, folder
-
-
-def healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def started(root: Path, **changes: Any) -> AbstractContextManager[Run]:
@@ -274,10 +226,6 @@ def test_the_use_of_the_machine_is_logged_until_the_run_fails(
     assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_mlflow_reports_nothing_home() -> None:
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-
 def test_every_run_is_tagged_with_its_commit(root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"rev-parse": "c0ffee", "status": " M cellseg/train.py"}
     monkeypatch.setattr(git, "_git", lambda folder, command, *rest: answers[command])
@@ -287,13 +235,29 @@ def test_every_run_is_tagged_with_its_commit(root: Path, client: MlflowClient, m
     assert (tags["git.commit"], tags["git.dirty"], tags["mlflow.source.git.commit"]) == ("c0ffee", "true", "c0ffee")
 
 
+def test_a_run_names_its_data_its_script_and_its_user_and_describes_itself(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        for _ in range(2):  # a resume names it again
+            run.dataset("data", "717e45363e3b9390")
+        run.describe("long" * 5000)
+    found = logged(client, run)
+    (used,) = found.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("data", "717e45363e3b9390")
+    assert used.dataset.source == str(Path("data").resolve())
+    assert found.data.tags["mlflow.source.name"] == sys.argv[0]
+    assert found.data.tags["mlflow.user"]
+    assert found.data.tags["mlflow.note.content"] == "long" * 1250
+
+
 def log_one(root: Path, gate: Any, number: int) -> None:
     gate.wait(120)
-    with started(root) as run:
+    with started(root, tags={"digest": "d1", "data": "data", "recipe": "demo"}) as run:
+        run.dataset("data", "d1")
         run.metrics({"number": number}, 1)
+    tracking.register(run.id, number / 10, root=root)
 
 
-def test_four_processes_may_start_at_once_in_an_empty_folder(tmp_path: Path) -> None:
+def test_four_processes_may_start_and_register_at_once_in_an_empty_folder(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cellseg.tracking", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"])
     gate = context.Barrier(4)
@@ -308,6 +272,10 @@ def test_four_processes_may_start_at_once_in_an_empty_folder(tmp_path: Path) -> 
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.data.metrics["number"] for run in runs) == [0, 1, 2, 3]
+    assert all(run.inputs.dataset_inputs for run in runs)
+    versions = client.search_model_versions("name = 'cellseg'")
+    assert sorted(version.tags["AP50"] for version in versions) == ["0.0000", "0.1000", "0.2000", "0.3000"]
+    assert client.get_model_version_by_alias("cellseg", "best").tags["AP50"] == "0.3000"
 
 
 def test_a_server_is_used_where_one_is_set(
@@ -326,6 +294,6 @@ def test_a_server_is_used_where_one_is_set(
     assert logged(client, run).info.status == "FINISHED"
     assert steps(client, run, "train/loss") == [1, 2]
     assert {item.path for item in client.list_artifacts(run.id)} == {"config.json", "images"}
-    assert len(list((folder / "kept").rglob("config.json"))) == 1
+    assert len(list((folder / "kept").rglob(f"{run.id}/artifacts/config.json"))) == 1
     assert tracking.find_run("cells", {"digest": "d1"}, root=tmp_path) == run.id
     assert not list(tmp_path.iterdir())

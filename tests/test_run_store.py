@@ -1,0 +1,61 @@
+import os
+import threading
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from cellseg import run_store, saved_view
+
+pytestmark = pytest.mark.usefixtures("no_server")
+
+
+def test_a_root_has_a_store_once_it_was_opened_and_not_by_asking(tmp_path):
+    assert not run_store.exists(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    client, folder = run_store.opened(tmp_path)
+    assert run_store.exists(tmp_path)
+    assert folder == tmp_path / "mlruns"
+    assert client.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    name = run_store.experiment_id(client, "cells", folder)
+    assert run_store.experiment_id(client, "cells", folder) == name
+    made = client.get_experiment(name)
+    assert made.artifact_location == f"file://{tmp_path}/mlruns/cells"
+    assert made.tags == dict([("mlflow.experimentKind", "custom_model_development"), saved_view.tag()])
+
+
+def test_a_server_that_is_named_is_taken_for_a_store_and_chooses_where_files_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run_store.exists(tmp_path)
+    client, folder = run_store.opened(tmp_path)
+    assert (client.tracking_uri, folder) == ("http://127.0.0.1:9", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_holds_the_lock_is_alone(tmp_path):
+    order = []
+
+    def second():
+        with run_store.locked(tmp_path):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with run_store.locked(tmp_path):
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]
+
+
+def test_what_mlflow_refuses_is_told_in_one_line():
+    with (
+        pytest.raises(ValueError, match=r"^MLflow: no such run; is its store there") as caught,
+        run_store.one_line_if_lost(),
+    ):
+        raise MlflowException("no such run\nat line 7\n")
+    assert "\n" not in str(caught.value)
+
+
+def test_mlflow_reports_nothing_home_and_draws_no_bars():
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"
