@@ -29,7 +29,7 @@ def main() -> None:
             "final_train.py --help": (str(ROOT / "experiments/final_train.py"), "--help"),
             "optuna_study.py --help": (str(ROOT / "search/optuna_study.py"), "--help"),
             "cellseg score": (*cellseg, "score", str(results), str(data / "test_truth.json")),
-            "cellseg inspect": (*cellseg, "inspect", str(data)),
+            "cellseg inspect --figure none": (*cellseg, "inspect", str(data), "--figure", "none"),
             "import of all that a training needs": ("-c", "import cellseg.experiment"),
         }
         print(f"{'command':36} seconds  of which imports")

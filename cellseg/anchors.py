@@ -50,6 +50,12 @@ def symmetric_ratios(largest: float) -> Ratios:
     return (1.0,) if largest == 1 else (round(1 / largest, 3), 1.0, round(float(largest), 3))
 
 
+def sides_of(boxes_xyxy: Array) -> Array:
+    """Sides (N,) of the squares that are as large as the boxes (N, 4)."""
+    sides: Array = np.sqrt((boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1]))
+    return sides
+
+
 def cell_anchors(sizes: Sequence[float], ratios: Ratios) -> Array:
     """Anchors (A, 4) float64 xyxy around the origin, rounded as torchvision's AnchorGenerator rounds them."""
     roots = np.sqrt(np.asarray(ratios, dtype=np.float64))
@@ -89,8 +95,7 @@ def fit(boxes_xyxy: Array, levels: int, per_level: int) -> tuple[Sizes, Ratios]:
     if not len(boxes_xyxy):
         raise ValueError("anchors: expected at least one box to fit to, found none; does the training set hold cells?")
     boxes = boxes_xyxy[:: max(1, len(boxes_xyxy) // 1000)].astype(np.float64)
-    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    low, high = np.percentile(sides, [2, 60])
+    low, high = np.percentile(sides_of(boxes), [2, 60])
     candidates = [
         (geometric(base, scale, levels, per_level), symmetric_ratios(ratio))
         for base in np.geomspace(max(low, 3), max(high, 6), 8)

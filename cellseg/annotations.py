@@ -6,7 +6,7 @@ Letters: C classes, H height, W width.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -24,6 +24,18 @@ class Cell(NamedTuple):
     code: Code
     label: int  # 1..C
     crowd: bool = False
+
+    def to_coco(self, image_id: int, annotation_id: int) -> dict[str, Any]:
+        """It as an annotation of a COCO dict."""
+        return {
+            "id": annotation_id,
+            "image_id": image_id,
+            "category_id": self.label,
+            "bbox": coco_mask.toBbox(self.code).tolist(),
+            "area": int(coco_mask.area(self.code)),
+            "iscrowd": int(self.crowd),
+            "segmentation": self.code,
+        }
 
 
 class Annotation(Protocol):

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from cellseg.annotations import Cell, CodedCells
 from cellseg.codes import Code
+from cellseg.data_folder import noted
 
 FARTHEST = 1e6
 """pixels from the origin that a polygon may reach; pycocotools walks its edges one by one, also outside the image"""
@@ -29,11 +30,12 @@ class CocoImage(NamedTuple):
     annotation: CodedCells
 
 
-def read_coco(path: Path) -> tuple[list[CocoImage], tuple[str, ...]]:
+def read_coco(path: Path, broken: list[str] | None = None) -> tuple[list[CocoImage], tuple[str, ...]]:
     """The images in order of id, and the class names: categories in order of id become 1..C.
 
     Image files lie beside the json or in images/ beside it. Raises FileNotFoundError, and ValueError that names the
-    file and the entry at fault.
+    file and the entry at fault; where there is a list of what is broken, images without a file and cells that cannot
+    be read are left out and the reasons written there.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -47,12 +49,16 @@ def read_coco(path: Path) -> tuple[list[CocoImage], tuple[str, ...]]:
     cells: dict[int, list[Cell]] = defaultdict(list)
     for number, entry in _by_id(content, "annotations", path).items():
         where = f"{path}: annotation {number}"
-        image_id = _known(entry, "image_id", images, where)
-        label = labels[_known(entry, "category_id", categories, where)]
-        size_hw = _size(images[image_id], f"{path}: image {image_id}")
-        code = _code(_field(entry, "segmentation", (list, dict), where), size_hw, where)
-        cells[image_id].append(Cell(code, label, bool(entry.get("iscrowd", 0))))
-    found = [_image(images[k], k, tuple(cells[k]), len(labels), path) for k in sorted(images)]
+        with noted(broken):
+            image_id = _known(entry, "image_id", images, where)
+            label = labels[_known(entry, "category_id", categories, where)]
+            size_hw = _size(images[image_id], f"{path}: image {image_id}")
+            code = _code(_field(entry, "segmentation", (list, dict), where), size_hw, where)
+            cells[image_id].append(Cell(code, label, bool(entry.get("iscrowd", 0))))
+    found = []
+    for image_id in sorted(images):
+        with noted(broken):
+            found.append(_image(images[image_id], image_id, tuple(cells[image_id]), len(labels), path))
     if len({image.file_name for image in found}) < len(found):
         raise ValueError(f"{path}: expected one entry an image file, found a file_name twice; remove one")
     names = tuple(str(_field(categories[k], "name", str, f"{path}: category {k}")) for k in sorted(categories))

@@ -1,5 +1,7 @@
-"""What a data folder must hold, told before anything heavy is loaded."""
+"""What a data folder must hold, told before anything heavy is loaded, and what of it is broken."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -7,6 +9,17 @@ def require_data(root: Path) -> None:
     """Raise FileNotFoundError, with the layouts expected and the ways on, where root is not there."""
     if not root.exists():
         raise FileNotFoundError(missing(root, "no such file or folder"))
+
+
+@contextmanager
+def noted(broken: list[str] | None) -> Iterator[None]:
+    """Where there is a list for it, an error that a file causes within is written there and ends the block alone."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if broken is None:
+            raise
+        broken.append(str(error))
 
 
 def missing(root: Path, what: str) -> str:

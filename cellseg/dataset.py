@@ -5,20 +5,19 @@ Letters: N images, C classes, H height, W width.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from cellseg import stain
-from cellseg.annotations import Annotation, Cell
+from cellseg.annotations import Annotation
 from cellseg.coco import read_coco
 from cellseg.codes import Array
 from cellseg.config import DatasetConfig
-from cellseg.data_folder import missing, require_data
+from cellseg.data_folder import missing, noted, require_data
 from cellseg.images import read_image, recolored
 from cellseg.label_maps import counts_of
 from cellseg.layout import Record, TestImage, test_images, training_images
@@ -28,6 +27,10 @@ __all__ = ["DataSet", "Record", "TestImage", "open_dataset", "test_images"]
 
 MEMORY = 4 * 2**30
 """bytes of images and label maps that are kept; the rest is read again from its files"""
+Found = tuple[Record, Annotation, tuple[Path, ...]]
+"""an image, its cells, and the files of both"""
+Look = Callable[[Record, Annotation, Array, Array], None]
+"""takes an image, its cells, its pixels as its file has them, (H, W, 3) uint8, and its label maps"""
 
 
 @dataclass(eq=False)
@@ -103,63 +106,72 @@ class DataSet:
             height, width = record.size_hw
             images.append({"id": record.image_id, "file_name": file_name, "height": height, "width": width})
             for cell in self.annotations[index].cells(self.label_maps(index)):
-                annotations.append(_coco(cell, record.image_id, len(annotations) + 1))
+                annotations.append(cell.to_coco(record.image_id, len(annotations) + 1))
         categories = [{"id": label, "name": name} for label, name in enumerate(self.class_names, start=1)]
         return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def open_dataset(root: Path, config: DatasetConfig, num_cell_classes: int = 4) -> DataSet:
+def open_dataset(
+    root: Path,
+    config: DatasetConfig,
+    num_cell_classes: int = 4,
+    broken: list[str] | None = None,
+    look: Look | None = None,
+) -> DataSet:
     """The annotated images of a folder with train/, of a COCO json file, or of a folder that holds one.
 
-    All files are read and checked now. A COCO file brings its own classes; num_cell_classes is for train/ alone, where
-    the config does not name them.
-    Raises FileNotFoundError and ValueError that say what is wrong with which file.
+    All files are read and checked now, each shown to `look`; then no image is kept in memory. A COCO file brings its
+    own classes; num_cell_classes is for train/ alone, where the config does not name them. Raises FileNotFoundError and
+    ValueError that say what is wrong with which file; where there is a list of what is broken, images are left out and
+    the reasons written there.
     """
     require_data(root)
     folder = root if root.is_dir() else root.parent
-    found, class_names, files = _found(root, config.class_names, num_cell_classes)
+    found, class_names = _found(root, config.class_names, num_cell_classes, broken)
+    opened: list[Found] = []
     kept: dict[int, tuple[Array, Array]] = {}
-    room, counts, overlaps, differences = MEMORY, [], 0, []
-    for index, (record, annotation) in enumerate(found):
-        image, label_maps = _read(record, annotation)
+    room, counts, overlaps, differences = 0 if look else MEMORY, [], 0, []
+    for (record, annotation, files), image, label_maps in _readable(found, broken):
+        if look:
+            look(record, annotation, image, label_maps)
         counts.append(counts_of(label_maps))
         overlaps += annotation.overlaps(label_maps)
         differences.append(stain.red_over_blue(image, label_maps.max(axis=0) > 0))
         room -= image.nbytes + label_maps.nbytes
         if room >= 0:
-            kept[index] = image, label_maps
+            kept[len(opened)] = image, label_maps
+        opened.append((record, annotation, files))
     order, reason = stain.channel_order(differences)
     if config.channel_order != "auto":
         order, reason = config.channel_order, f"{config.channel_order}: set by the configuration"
     if config.mpp is None:
-        scale = common_scale({record.name: read_scale(record.image_path) for record, _ in found})
+        scale = common_scale({record.name: read_scale(record.image_path) for record, _, _ in opened})
     else:
         scale = Scale(config.mpp, f"{config.mpp:.4g} µm a pixel by the configuration")
     return DataSet(
         root=folder,
-        records=tuple(record for record, _ in found),
+        records=tuple(record for record, _, _ in opened),
         class_names=class_names,
         channel_order=order,
         channel_order_reason=reason,
         color=config.color,
-        digest=_digest(files, folder),
+        digest=_digest({path for _, _, files in opened for path in files}, folder),
         scale=scale,
-        cell_counts=np.asarray(counts, np.int64),
+        cell_counts=np.asarray(counts, np.int64).reshape(-1, len(class_names)),
         overlaps=overlaps,
-        annotations=tuple(annotation for _, annotation in found),
+        annotations=tuple(annotation for _, annotation, _ in opened),
         kept={index: (recolored(image, order, config.color), maps) for index, (image, maps) in kept.items()},
     )
 
 
 def _found(
-    root: Path, names: tuple[str, ...] | None, num_cell_classes: int
-) -> tuple[list[tuple[Record, Annotation]], tuple[str, ...], list[Path]]:
-    """The images, the class names and the training files of the layout that root has."""
+    root: Path, names: tuple[str, ...] | None, num_cell_classes: int, broken: list[str] | None
+) -> tuple[list[Found], tuple[str, ...]]:
+    """The images and the class names of the layout that root has."""
     if (root / "train").is_dir():
         names = names or tuple(f"class{label}" for label in range(1, num_cell_classes + 1))
-        images = training_images(root, len(names))
-        files = [path for record, annotation in images for path in (record.image_path, *annotation.paths.values())]
-        return [*images], names, files
+        images = training_images(root, len(names), broken)
+        return [(record, cells, (record.image_path, *cells.paths.values())) for record, cells in images], names
     jsons = [root]
     if root.is_dir():
         jsons = sorted({*root.glob("annotations.json"), *root.glob("*.coco.json")})
@@ -169,15 +181,24 @@ def _found(
             )
         if not jsons:
             raise FileNotFoundError(missing(root, "no train folder and no COCO file"))
-    coco, own_names = read_coco(jsons[0])
+    coco, own_names = read_coco(jsons[0], broken)
     if names and len(names) != len(own_names):
         raise ValueError(
             f"{jsons[0]}: expected a name for each of its {len(own_names)} classes ({', '.join(own_names)}), got "
             f"{len(names)} ({', '.join(names)}); name as many with --classes"
         )
-    records = [Record(image.file_name, image.path, image.size_hw, image.image_id, "") for image in coco]
-    pairs = zip(records, (image.annotation for image in coco), strict=True)
-    return [*pairs], names or own_names, [jsons[0], *(image.path for image in coco)]
+    found: list[Found] = []
+    for image in coco:
+        record = Record(image.file_name, image.path, image.size_hw, image.image_id, "")
+        found.append((record, image.annotation, (jsons[0], image.path)))
+    return found, names or own_names
+
+
+def _readable(found: Iterable[Found], broken: list[str] | None) -> Iterator[tuple[Found, Array, Array]]:
+    """The images that can be read, with their pixels and label maps."""
+    for record, annotation, files in found:
+        with noted(broken):
+            yield (record, annotation, files), *_read(record, annotation)
 
 
 def _read(record: Record, annotation: Annotation) -> tuple[Array, Array]:
@@ -204,16 +225,3 @@ def _digest(files: Iterable[Path], folder: Path) -> str:
 def _relative(path: Path, folder: Path) -> str:
     """A path from the folder on, with slashes, on any system."""
     return Path(os.path.relpath(path, folder)).as_posix()
-
-
-def _coco(cell: Cell, image_id: int, annotation_id: int) -> dict[str, Any]:
-    """One COCO annotation."""
-    return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": cell.label,
-        "bbox": coco_mask.toBbox(cell.code).tolist(),
-        "area": int(coco_mask.area(cell.code)),
-        "iscrowd": int(cell.crowd),
-        "segmentation": cell.code,
-    }

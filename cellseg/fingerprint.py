@@ -94,16 +94,27 @@ class Plan:
 
 def fingerprint(data: Annotated, indices: Sequence[int]) -> Fingerprint:
     """Measures of the images with these indices."""
-    boxes, labels, areas, sizes = [], [], [], []
-    for index in indices:
-        label_maps = data.label_maps(index)
-        per_class = [boxes_of(label_map) for label_map in label_maps]
-        boxes.append(np.concatenate(per_class))
-        labels.append(np.repeat(np.arange(1, len(label_maps) + 1), [len(each) for each in per_class]))
-        areas.append(np.concatenate([areas_of(label_map) for label_map in label_maps]))
-        sizes.append((int(label_maps.shape[1]), int(label_maps.shape[2])))
-    names = tuple(data.records[index].name for index in indices)
-    return Fingerprint(tuple(boxes), tuple(labels), tuple(areas), tuple(sizes), names)
+    return joined([measured(data.records[index].name, data.label_maps(index)) for index in indices])
+
+
+def measured(name: str, label_maps: Array) -> Fingerprint:
+    """Measures of one image with label maps (C, H, W)."""
+    per_class = [boxes_of(label_map) for label_map in label_maps]
+    labels = np.repeat(np.arange(1, len(label_maps) + 1), [len(each) for each in per_class])
+    areas = np.concatenate([areas_of(label_map) for label_map in label_maps])
+    size_hw = (int(label_maps.shape[1]), int(label_maps.shape[2]))
+    return Fingerprint((np.concatenate(per_class),), (labels,), (areas,), (size_hw,), (name,))
+
+
+def joined(parts: Sequence[Fingerprint]) -> Fingerprint:
+    """Measures of all images of the parts, one part after the other."""
+    return Fingerprint(
+        boxes=tuple(boxes for part in parts for boxes in part.boxes),
+        labels=tuple(labels for part in parts for labels in part.labels),
+        areas=tuple(areas for part in parts for areas in part.areas),
+        sizes_hw=tuple(size for part in parts for size in part.sizes_hw),
+        names=tuple(name for part in parts for name in part.names),
+    )
 
 
 def network_boxes(found: Fingerprint, config: PredictConfig) -> Array:
@@ -119,8 +130,7 @@ def plan(data: Annotated, found: Fingerprint, config: RunConfig) -> Plan:
         raise ValueError(
             "training images: expected at least one annotated cell, found none; are the class files there?"
         )
-    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    median_side = float(np.median(sides))
+    median_side = float(np.median(anchors.sides_of(boxes)))
     zoom = config.predict.zoom or round(float(np.clip(TARGET_SIDE / median_side, 0.25, 4)), 2)
     scaled = network_boxes(found, replace(config.predict, zoom=zoom))
     sizes, ratios = _anchors(scaled, config.model)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.annotations import ClassFiles
+from cellseg.data_folder import noted
 from cellseg.images import image_size
 from cellseg.json_files import read_image_ids
 
@@ -48,10 +49,13 @@ class TestImage:
     size_hw: tuple[int, int]
 
 
-def training_images(root: Path, num_cell_classes: int) -> list[tuple[Record, ClassFiles]]:
+def training_images(
+    root: Path, num_cell_classes: int, broken: list[str] | None = None
+) -> list[tuple[Record, ClassFiles]]:
     """The training images of a folder with train/, sorted by name, with ids from 1.
 
-    Raises ValueError for a file that has no place there, FileNotFoundError for an image.tif that is missing.
+    Raises ValueError for a file that has no place there, FileNotFoundError for an image.tif that is missing; where
+    there is a list of what is broken, the image is left out and the reason written there.
     """
     folders = _entries(root / "train")
     if not folders:
@@ -59,28 +63,37 @@ def training_images(root: Path, num_cell_classes: int) -> list[tuple[Record, Cla
     sources = _sources(root / "manifest.csv")
     found = []
     for image_id, folder in enumerate(folders, start=1):
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: expected only folders, one an image, found a file; move it elsewhere")
-        annotation = ClassFiles(_class_files(folder, num_cell_classes), num_cell_classes)
-        path = folder / "image.tif"
-        found.append((Record(folder.name, path, image_size(path), image_id, sources.get(folder.name, "")), annotation))
+        with noted(broken):
+            if not folder.is_dir():
+                raise ValueError(f"{folder}: expected only folders, one an image, found a file; move it elsewhere")
+            annotation = ClassFiles(_class_files(folder, num_cell_classes), num_cell_classes)
+            path = folder / "image.tif"
+            record = Record(folder.name, path, image_size(path), image_id, sources.get(folder.name, ""))
+            found.append((record, annotation))
     return found
 
 
-def test_images(root: Path) -> list[TestImage]:
+def test_images(root: Path, broken: list[str] | None = None) -> list[TestImage]:  # noqa: PT028 no test, for all its name
     """The test images in order of id, each there and of the listed size.
 
-    Raises FileNotFoundError, and ValueError for a broken list, another size, or a file that is not listed.
+    Raises FileNotFoundError, and ValueError for a broken list, another size, or a file that is not listed; where there
+    is a list of what is broken, images are left out and the reasons written there.
     """
     path, folder = root / TEST_LIST, root / "test_release"
     for needed in (path, folder):
         if not needed.exists():
             raise FileNotFoundError(f"{needed}: no such file or folder; test images need {TEST_LIST} and test_release/")
-    images = [_test_image(entry, folder) for entry in read_image_ids(path)]
-    names = {image.file_name for image in images}
-    unlisted = [entry.name for entry in _entries(folder) if entry.name not in names]
-    if unlisted:
-        raise ValueError(f"{folder}: expected the files of {TEST_LIST}, found also {unlisted[0]}; remove it or list it")
+    images, entries = [], read_image_ids(path)
+    for entry in entries:
+        with noted(broken):
+            images.append(_test_image(entry, folder))
+    names = {entry["file_name"] for entry in entries}
+    for file in _entries(folder):
+        with noted(broken):
+            if file.name not in names:
+                raise ValueError(
+                    f"{folder}: expected the files of {TEST_LIST}, found also {file.name}; remove it or list it"
+                )
     return sorted(images, key=lambda image: image.image_id)
 
 
