@@ -10,20 +10,17 @@ from ingredients import config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
 from opponents import OPPONENTS, Opponent
-from pace import STEPS, Clock, Pace, Tell
+from pace import Clock, Tell
 
+from cellseg.budget import STEPS, Pace, paced
 from cellseg.checkpoint import load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
-from cellseg.experiment import Prepared, Silent, prepare
-from cellseg.fingerprint import fingerprint, sampling_weights
+from cellseg.experiment import Prepared, prepare
 from cellseg.git import git_commit
-from cellseg.loader import training_loader
 from cellseg.model import trainable_parameters
 from cellseg.predict import Result, predict
-from cellseg.progress import begin
-from cellseg.step import train_epoch
 from cellseg.train import fit
 
 EPOCH = 250
@@ -79,13 +76,8 @@ class Ours:
 
     def step_seconds(self) -> float:
         """Median seconds of an optimiser step of a training that is thrown away."""
-        prepared, passes = self.prepared, self.prepared.config.train.accumulation
-        config = scheduled(prepared.config, STEPS)
-        progress = begin(config, device_of(config.device), None)
-        weights = sampling_weights(fingerprint(prepared.data, prepared.train), config.train)
-        pace = Pace(training_loader(prepared.data, prepared.train, weights, config), passes)
-        train_epoch(progress, progress.model, pace, config.train, passes * config.train.steps_per_epoch, Silent())
-        return pace.seconds
+        _, seconds = paced(self.prepared)
+        return seconds
 
     def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
         """Train in epochs of at most EPOCH steps; the averaged weights after the last step are asked."""
