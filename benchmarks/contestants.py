@@ -10,21 +10,18 @@ from ingredients import config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
 from opponents import OPPONENTS, Opponent
-from pace import STEPS, TIMING, Clock, Pace, Tell
+from pace import Clock, Tell
 
+from cellseg.budget import STEPS, Pace, paced
 from cellseg.checkpoint import load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
 from cellseg.distributed import world
 from cellseg.experiment import Prepared, Silent, prepare
-from cellseg.fingerprint import fingerprint, sampling_weights
 from cellseg.git import git_commit
-from cellseg.loader import training_loader
 from cellseg.model import trainable_parameters
 from cellseg.predict import Result, predict
-from cellseg.progress import begin, for_all_processes
-from cellseg.step import train_epoch
 from cellseg.train import fit
 
 SECONDS = "seconds.txt"
@@ -92,16 +89,10 @@ class Ours:
         defaults = flat(RunConfig())
         return {name: value for name, value in flat(config).items() if value != defaults[name]}
 
-    def step_seconds(self, patience: float = TIMING) -> float:
-        """Median seconds of an optimiser step of a training that is thrown away; few steps after `patience` seconds."""
-        prepared, passes = self.prepared, self.prepared.config.train.accumulation
-        config = scheduled(prepared.config, STEPS)
-        progress = begin(config, device_of(config.device), None)
-        weights = sampling_weights(fingerprint(prepared.data, prepared.train), config.train)
-        pace = Pace(training_loader(prepared.data, prepared.train, weights, config), passes, patience)
-        network = for_all_processes(progress.model)
-        train_epoch(progress, network, pace, config.train, passes * config.train.steps_per_epoch, Silent())
-        return pace.seconds
+    def step_seconds(self) -> float:
+        """Median seconds of an optimiser step of a training that is thrown away, in all processes alike."""
+        _, seconds = paced(self.prepared)
+        return seconds
 
     def train(self, steps: int, seed: int, folder: Path, tell: Tell) -> Trained:
         """Train in epochs of at most EPOCH steps; the averaged weights after the last step are asked."""

@@ -1,57 +1,14 @@
-"""How long the steps of a training take: some of them ahead of it, all of them while it runs."""
+"""How long the steps of a training take while it runs; cellseg/budget.py times some of them ahead of it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from typing import Generic, TypeVar
-
-import torch
 
 from cellseg.train import EpochReport
 from cellseg.whole_files import write_whole
 
-WARM = 3
-"""steps before those that are timed"""
-TIMED = (4, 30)
-"""least and most steps that are timed"""
-TIMING = 60.0
-"""seconds after which no more than the least are timed, where nothing else is said"""
-STEPS = WARM + TIMED[1] + 1
-T = TypeVar("T")
 Tell = Callable[[str], None]
-
-
-class Pace(Generic[T]):
-    """Batches, until enough steps were timed."""
-
-    def __init__(self, batches: Iterable[T], passes: int, patience: float = TIMING) -> None:
-        """Of a training that takes so many batches for a step."""
-        self.batches = batches
-        self.passes = passes
-        self.patience = patience
-        self.stamps: list[float] = []
-
-    def __iter__(self) -> Iterator[T]:
-        least, most = (WARM + count + 1 for count in TIMED)
-        start = time.perf_counter()
-        for number, batch in enumerate(self.batches, start=1):
-            yield batch
-            if number % self.passes == 0:
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                self.stamps.append(time.perf_counter())
-                late = self.stamps[-1] - start > self.patience
-                if len(self.stamps) >= (least if late else most):
-                    return
-
-    @property
-    def seconds(self) -> float:
-        """Median from the end of a step to the end of the next, after the first WARM."""
-        stamps = self.stamps[WARM:]
-        return median(after - before for before, after in pairwise(stamps))
 
 
 class Clock:

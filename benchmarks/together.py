@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,7 +87,7 @@ def main() -> int:
                 options.steps, options.seed, options.folder, lambda text: print(text, flush=True) if first else None
             )
         else:
-            seconds = entry.step_seconds(patience=inf)  # all must take the same number of steps
+            seconds = entry.step_seconds()
             if first:
                 (options.folder / RATE).write_text(str(seconds))
     return 0

@@ -22,7 +22,7 @@ from cellseg.predict import Result, predict
 from cellseg.progress import BEST_BY, Progress, begin, for_all_processes, resumable
 from cellseg.step import NonFiniteLossError, StepObserver, train_epoch
 
-__all__ = ["BEST_BY", "EpochReport", "NonFiniteLossError", "Observer", "fit"]
+__all__ = ["BEST_BY", "EpochReport", "NonFiniteLossError", "Observer", "fit", "write_checkpoints"]
 Validated = tuple[list[Result], dict[str, float], dict[str, dict[str, list[float]]]]
 
 
@@ -93,7 +93,7 @@ def fit(
         progress.epoch += 1
         report = _report(progress, steps, _validate(progress, config, data, validation), last, bool(validation))
         if first:
-            _save(progress, config, plan, commit, report)
+            write_checkpoints(progress, config, plan, commit, report)
         stopped = from_first(observer.epoch(report))
     return folder / "best.pt"
 
@@ -145,12 +145,11 @@ def _report(
     return EpochReport(progress.epoch, progress.step, metrics, results, curves, improved, last)
 
 
-def _save(progress: Progress, config: RunConfig, plan: Plan, commit: str, report: EpochReport) -> None:
+def write_checkpoints(progress: Progress, config: RunConfig, plan: Plan, commit: str, report: EpochReport) -> None:
     """Write last.pt, and best.pt where it is new."""
 
     def holding(training: Mapping[str, Any]) -> Checkpoint:
-        metrics = progress.history[-1]["metrics"]
-        return Checkpoint(state_of(progress.averaged), config, plan, commit, progress.epoch, metrics, training)
+        return Checkpoint(state_of(progress.averaged), config, plan, commit, progress.epoch, report.metrics, training)
 
     best = report.checkpoint.with_name("best.pt")
     if report.improved or not best.exists():

@@ -72,7 +72,7 @@ def main() -> int:
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}
         for each in images
     ]
-    summary = write_submission(results, listed, options.out)
+    summary = write_submission(results, listed, options.out, len(checkpoint.plan.class_names))
     for name, count in zip(checkpoint.plan.class_names, summary.per_class.values(), strict=True):
         print(f"{name:12} {count:7,} cells")
     print(f"without any cell: {', '.join(summary.images_without_cells) or 'no image'}")

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import ingredients
-import pace
 import pytest
 from opponents import OPPONENTS
 from test_scripts import ROOT, run, run_process
+
+from cellseg import budget
 
 SCRIPT = ROOT / "benchmarks/accuracy.py"
 TINY = {"roi_batch": 8, "proposals": 20, "proposals_asked": 20, "detections": 5}
@@ -29,7 +30,7 @@ def small(monkeypatch):
     for name in ("torchvision", "torchvision-slim"):
         monkeypatch.setitem(OPPONENTS, name, replace(OPPONENTS[name], crop=64, **TINY))
     monkeypatch.setitem(ingredients.INGREDIENTS, "micro", MICRO)
-    monkeypatch.setattr(pace, "TIMED", (1, 2))
+    monkeypatch.setattr(budget, "TIMED", (1, 2))
 
 
 def trained(folder, out, *recipes, steps=2, seeds=(0,)):

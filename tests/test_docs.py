@@ -37,9 +37,11 @@ ELSEWHERE = {
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "cellseg sample pretraining/ --train 300 --test 0": "test_cli.py writes a smaller one",
     "python experiments/final_train.py --data pretraining --recipe best-cpu": "a quarter of an hour; test_scripts.py",
-    "python experiments/final_train.py --recipe best-cpu --weights experiments/runs/DIGEST/RUN_ID/best.pt": (
+    "python experiments/final_train.py --recipe best-cpu --fine-tune experiments/runs/DIGEST/RUN_ID/best.pt": (
         "a quarter of an hour; test_scripts.py, in some steps"
     ),
+    "python experiments/final_train.py --fine-tune best.pt --classes epithelial lymphocyte plasma": "test_scripts.py",
+    "python experiments/final_train.py --hours 8": "test_scripts.py, in a minute",
     "python experiments/submit.py --checkpoint first.pt second.pt third.pt --views 4": "test_scripts.py, with two",
     "python search/optuna_study.py --storage postgresql://user:password@host/database": "test_storage.py, on a server",
     "optuna-dashboard sqlite:///optuna.db": "test_storage.py reads a study through it",

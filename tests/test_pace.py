@@ -1,6 +1,6 @@
 import pace
 import pytest
-from pace import Clock, Pace
+from pace import Clock
 
 from cellseg.train import EpochReport
 
@@ -11,32 +11,6 @@ def clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
     return now
-
-
-def run(batches, clock, seconds):
-    """Use up batches, each in its seconds."""
-    used = 0
-    for _, taken in zip(batches, seconds, strict=False):
-        clock[0] += taken
-        used += 1
-    return used
-
-
-def test_the_first_steps_are_not_counted_and_one_slow_step_does_not_matter(clock):
-    steps = Pace(range(100), 1)
-    assert run(steps, clock, [50, 9, 9, 9, 1, 2, 3, 2, 40]) == 3 + 4 + 1  # over a minute
-    assert steps.seconds == 2  # the median of 1, 2, 3, 2
-
-
-def test_slow_steps_end_after_the_least_and_fast_ones_after_the_most(clock):
-    assert run(Pace(range(100), 1), clock, [30.0] * 100) == 3 + 4 + 1
-    assert run(Pace(range(100), 1), clock, [0.1] * 100) == 3 + 30 + 1
-
-
-def test_a_step_of_several_passes_takes_them_all(clock):
-    steps = Pace(range(100), 2)
-    run(steps, clock, [1.0, 2.0] * 50)
-    assert steps.seconds == 3.0
 
 
 def report(epoch, tmp_path, replayed=False):

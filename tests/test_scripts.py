@@ -19,6 +19,7 @@ import torch
 from mlflow import MlflowClient
 
 from cellseg import tracking
+from cellseg.budget import KEPT
 from cellseg.checkpoint import load, load_model, save
 from cellseg.dataset import test_images as images_to_predict
 from cellseg.export import lint
@@ -234,6 +235,67 @@ def test_a_training_starts_from_the_network_of_another(project, tmp_path, caplog
     assert "registered" not in said
     assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_registered_models() == []
     assert re.search(rf"weights: {path}: (\d+) of \1 tensors loaded", caplog.text)
+
+
+def test_a_network_is_fine_tuned_to_other_classes_without_its_settings_being_named(project, tmp_path, caplog):
+    folder, _ = project
+    path = next((folder / "experiments/runs").glob("*/*/best.pt"))
+    few = ["--recipe", "demo", "--train.epochs", "1", "--train.steps-per-epoch", "1", "--predict.detections", "60"]
+    names = ["epithelial", "lymphocyte", "neutrophil", "macrophage"]
+    with caplog.at_level("INFO", "cellseg"):
+        script, data = ROOT / "experiments/final_train.py", ["--data", folder / "data"]
+        run(tmp_path, script, *few, *data, "--fine-tune", path, "--classes", *names)
+        (first,) = tmp_path.glob("experiments/runs/*/*/best.pt")
+        said = run(tmp_path, script, *few, *data, "--fine-tune", first, "--classes", "other", *names, "--all-data")
+    whole = r"(\d+) of \1 tensors loaded; initialised at random: none"
+    assert re.search(rf"{whole}; classes taken over: none; begun anew: {', '.join(names)}\n", caplog.text)
+    assert re.search(rf"{whole}; classes taken over: {', '.join(names)}; begun anew: other\n", caplog.text)
+    source, tuned = load(path), load(first)
+    for name in ("fpn_channels", "mask_channels", "anchor_sizes", "aspect_ratios", "num_cell_classes"):
+        assert getattr(tuned.config.model, name) == getattr(source.config.model, name)
+    assert tuned.plan.class_names == tuple(names)
+    assert tuned.plan.digest == source.plan.digest
+    (tracked,) = runs_of(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), "cellseg-final")[1:]
+    assert "val/epithelial/AP50" in tracked.data.metrics
+    assert "study" not in tracked.data.tags
+    second = re.search(r"checkpoint (.+best\.pt)", said)[1]
+    submitted = run(tmp_path, ROOT / "experiments/submit.py", *data, "--checkpoint", second)
+    assert [line.split()[0] for line in submitted.splitlines() if line.endswith(" cells")] == ["other", *names]
+
+
+def test_hours_plan_the_epochs_from_what_was_measured(project, tmp_path):
+    small = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
+    del small["--train.epochs"]
+    few = [word for pair in small.items() for word in pair]
+    script, data = ROOT / "experiments/final_train.py", ["--data", project[0] / "data"]
+    said = run(tmp_path, script, *few, *data, "--hours", "0.01")
+    told = re.search(r"0\.01 h: (\S+) s a step, (\d+) epochs of 2 steps, \2 validations of (\S+) s\n", said)
+    epochs = int(told[2])
+    assert 1 <= epochs <= 36 * (1 - KEPT) / (2 * float(told[1]) + float(told[3])) * 1.01
+    (tracked,) = runs_of(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), "cellseg-final")
+    assert (tracked.data.tags["hours"], tracked.data.params["train.epochs"]) == ("0.01", told[2])
+    (last,) = tmp_path.glob("experiments/runs/*/*/last.pt")
+    assert load(last).epoch == epochs
+    least = run(tmp_path, script, *few, *data, "--hours", "0.0001", "--folds", "2", code=2)
+    assert re.search(r"no room for an epoch of 2 steps of \S+ s in 3 trainings; give --hours 0\.0\d+ or more", least)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--hours", "1", "--resume", "x"), "--hours: run x goes on to the epochs that it was begun with"),
+        (("--hours", "1"), "--hours: they tell how many epochs; leave --train.epochs out"),
+        (("--fine-tune", "best.pt", "--from-study", "x"), "--from-study: --fine-tune takes the settings of its check"),
+        (("--fine-tune", "best.pt", "--weights", "none"), "--weights: --fine-tune begins with those of its checkpoint"),
+        (("--fine-tune", "gone.pt"), "gone.pt: no such checkpoint"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_in_one_line(project, tmp_path, options, message):
+    data = ["--data", project[0] / "data"]
+    said = run(tmp_path, ROOT / "experiments/final_train.py", *SMALL, *data, *options, code=2)
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_of_the_same_name_goes_on_and_one_on_other_data_is_refused(project):
