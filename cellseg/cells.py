@@ -40,6 +40,11 @@ class Cells:
         """Top left pixel (x, y) and mask (h, w) bool of each cell, tight around it."""
         return windows_of(self.codes)
 
+    def boxes(self) -> Array:
+        """Tight half-open boxes (N, 4) int64 xyxy."""
+        boxes = [(x, y, x + window.shape[1], y + window.shape[0]) for (x, y), window in self.windows()]
+        return np.array(boxes, np.int64).reshape(-1, 4)
+
     def to_label_map(self) -> Array:
         """Label map (H, W) int32: a pixel of cell n is n, background is 0.
 

@@ -6,6 +6,7 @@ from typing import Any
 import tyro
 
 from cellseg.command_line import user_errors_in_one_line
+from cellseg.commands.convert import Convert
 from cellseg.commands.inspect import Inspect
 from cellseg.commands.lint import Lint
 from cellseg.commands.predict import Predict
@@ -14,6 +15,7 @@ from cellseg.commands.score import Score
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "sample": Sample,
+    "convert": Convert,
     "inspect": Inspect,
     "predict": Predict,
     "score": Score,

@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cellseg.codes import Array
+from cellseg.colors import COLORS, Color
 from cellseg.label_maps import paint
 
-Color = tuple[int, int, int]
-COLORS: tuple[Color, ...] = ((255, 235, 0), (0, 190, 255), (255, 100, 0), (255, 255, 255), (0, 160, 70), (0, 0, 0))
-"""of classes 1, 2, …: off the purples and pinks of H&E, the first four apart to colour-blind eyes too"""
 DPI = 100
 PANEL = 800
 """side in pixels that the pictures of a triptych are enlarged to, about"""

@@ -16,6 +16,9 @@ TISSUE = 0.15
 CLEAR = 0.02
 """differences of optical density up to this one tell nothing"""
 
+HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
+"""optical densities of red, green and blue, of length 1: Ruifrok and Johnston 2001"""
+
 
 def density(image: Array, mask: Array) -> Array:
     """Mean optical density (3,) of the pixels of an image (H, W, 3) uint8 in a mask (H, W) bool that is not empty."""
@@ -56,3 +59,15 @@ def channel_order(differences: Sequence[float | None]) -> tuple[str, str]:
         f"{order}: nuclei stand out more in the {more} channel than in the {less}, by {abs(median):.2f} in optical "
         f"density (median), in {agreeing} of {len(known)} images that tell; haematoxylin absorbs red more than blue"
     )
+
+
+def unmixed(densities: Array) -> Array:
+    """How much haematoxylin and eosin (N, 2) there is in optical densities (N, 3), in their unit.
+
+    What neither explains is the third part, across both.
+    """
+    stains = np.array([HAEMATOXYLIN, EOSIN])
+    stains = np.stack([*stains, np.cross(*stains)])
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    amounts: Array = np.linalg.solve(stains.T, densities.T).T[:, :2]
+    return amounts

@@ -1,14 +1,23 @@
-"""Text files, written whole or not at all."""
+"""Files, written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(text: str, path: Path) -> None:
-    """Write to a temporary file beside the path, then rename: a reader never sees half a file."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside the path to write to, which then takes its place: a reader never sees half a file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8", newline="")
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(text: str, path: Path) -> None:
+    """Write a text file whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")

@@ -54,3 +54,8 @@ def test_an_image_without_cells_has_an_empty_label_map():
 
 def test_cells_are_not_compared_by_their_arrays(cells):
     assert cells != Cells(SIZE, cells.codes, cells.labels, cells.scores, cells.class_names)
+
+
+def test_boxes_are_half_open_and_tight(cells):
+    assert cells.boxes().tolist() == [[8, 3, 14, 5], [30, 20, 40, 30], [0, 0, 5, 4]]
+    assert cells_of([], SIZE, ("a", "b")).boxes().shape == (0, 4)

@@ -1,10 +1,13 @@
 """Every command that README.md and docs/ show is run, by this file or by the test that is named beside it."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from test_scripts import ROOT, SMALL, run
 
 from cellseg.sample import write
@@ -57,8 +60,19 @@ def documented(tmp_path_factory):
     run(folder, ROOT / "experiments/final_train.py", *SMALL, "--all-data", "--train.epochs", "1")
     (best,) = folder.glob("experiments/runs/*/*/best.pt")
     shutil.copy(best, folder / "demo/best.pt")
+    annotate(folder / "annotated")
     run(folder, ROOT / "experiments/submit.py", "--data", "demo/data", "--out", "demo/submission.zip", *CHECKPOINT)
     return folder
+
+
+def annotate(folder):
+    """An image and the outline of a cell, as QuPath exports it."""
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", np.zeros((40, 50, 3), np.uint8), photometric="rgb")
+    outline = {"type": "Polygon", "coordinates": [[[3, 4], [20, 4], [20, 30], [3, 4]]]}
+    properties = {"objectType": "annotation", "classification": {"name": "lymphocyte", "color": [0, 0, 255]}}
+    feature = {"type": "Feature", "geometry": outline, "properties": properties}
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
 
 
 def commands():

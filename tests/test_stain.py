@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cellseg.stain import channel_order, density, red_over_blue, tissue_density
+from cellseg.stain import EOSIN, HAEMATOXYLIN, channel_order, density, red_over_blue, tissue_density, unmixed
 
 
 def scene(nucleus, rest):
@@ -55,3 +55,11 @@ def test_the_median_of_the_images_decides():
 
 def test_without_evidence_the_order_is_rgb():
     assert channel_order([None, None]) == ("rgb", "rgb: none of 2 images tells red from blue in its nuclei")
+
+
+def test_two_stains_are_unmixed_and_what_is_neither_is_left_out():
+    haematoxylin, eosin = (np.array(each) / np.linalg.norm(each) for each in (HAEMATOXYLIN, EOSIN))
+    other = np.cross(haematoxylin, eosin)
+    amounts = unmixed(np.stack([haematoxylin, 2 * eosin, haematoxylin + 3 * eosin + other, 0 * eosin]))
+    assert amounts == pytest.approx(np.array([[1, 0], [0, 2], [1, 3], [0, 0]]), abs=1e-12)
+    assert unmixed(np.zeros((0, 3))).shape == (0, 2)

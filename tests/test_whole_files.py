@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import whole, write_whole
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
@@ -38,3 +38,15 @@ def test_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_path):
 def write_often(text, path):
     for _ in range(50):
         write_whole(text, path)
+
+
+def test_a_file_that_is_written_in_parts_takes_its_place_at_the_end(tmp_path):
+    path = tmp_path / "some.bin"
+    path.write_bytes(b"before")
+    with whole(path) as partial:
+        partial.write_bytes(b"af")
+        assert path.read_bytes() == b"before"
+        with partial.open("ab") as file:
+            file.write(b"ter")
+    assert path.read_bytes() == b"after"
+    assert [each.name for each in tmp_path.iterdir()] == ["some.bin"]
