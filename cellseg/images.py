@@ -40,6 +40,13 @@ def rendered(path: Path, picture: Picture, channel_order: str = "rgb", color: st
     return recolored(_three_channels(path, samples), channel_order, color)
 
 
+def as_image(samples: Array, name: str) -> Array:
+    """Samples (H, W) or (H, W, S) as read_image returns those of a file; the name is for errors."""
+    if samples.ndim not in (2, 3):
+        raise _refusal(Path(name), f"an array of shape {samples.shape}")
+    return _three_channels(Path(name), samples)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header; errors as read_image, as far as the header tells."""
     if kind_of(path) == "tif":

@@ -11,9 +11,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, ScalarF
 
 from cellseg.anchors import sides_of
 from cellseg.codes import Array
+from cellseg.colors import COLORS
 from cellseg.evaluate import CAP
 from cellseg.inspection_table import listed_classes
-from cellseg.plots import COLORS, DPI, overlay
+from cellseg.plots import DPI, overlay
 from cellseg.showcase import parts_of
 from cellseg.survey import Survey
 from cellseg.wording import several, short

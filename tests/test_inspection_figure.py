@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from test_findings import grid, write
 
+from cellseg.colors import COLORS
 from cellseg.config import DatasetConfig
 from cellseg.inspection import inspect
 from cellseg.inspection_figure import COLUMNS, LINES, figure
-from cellseg.plots import COLORS, save
+from cellseg.plots import save
 from cellseg.survey import survey
 
 

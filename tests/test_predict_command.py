@@ -1,23 +1,25 @@
-"""`cellseg predict`, alone and shared out by torchrun; test_scripts.py runs the other commands."""
+"""`cellseg predict`, alone and shared out by torchrun."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from test_scripts import run
 
-from cellseg import slides
 from cellseg.checkpoint import Checkpoint, save
-from cellseg.commands.predict import Predict
 from cellseg.config import PredictConfig
 from cellseg.fingerprint import Plan
 from cellseg.model import build_model, state_of
-from cellseg.slides import Slide
+
+SETTINGS = ("--device", "cpu", "--formats", "coco", "labels")
 
 
 @pytest.fixture(scope="module")
@@ -25,73 +27,127 @@ def place(tmp_path_factory, run_config):
     """A folder with an untrained network, which finds cells in noise, and three images of it."""
     folder = tmp_path_factory.mktemp("predict")
     torch.manual_seed(0)
-    predicted = PredictConfig(zoom=1.0, tile=64, overlap=32, proposals=20, score_threshold=0.0, detections=10)
+    predicted = PredictConfig(zoom=1.0, tile=64, overlap=32, proposals=20, score_threshold=0.0, pq_threshold=0.0)
     plan = Plan("d1gest", ("a", "b", "c", "d"), "rgb", 1.0, 64, (8.0, 16.0), (1.0,), 10, 10.0, 8)
     state = state_of(build_model(run_config.model))
-    config = replace(run_config, predict=predicted)
+    config = replace(run_config, predict=replace(predicted, detections=10))
     save(Checkpoint(state, config, plan, "abc123", 1, {}, {}), folder / "best.pt")
     rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
     for name in "abc":
         noise = rng.integers(0, 256, (90, 100, 3), dtype=np.uint8)
-        tifffile.imwrite(folder / f"{name}.tif", noise, photometric="rgb", rowsperstrip=16, compression="zlib")
+        tifffile.imwrite(folder / f"images/{name}.tif", noise, photometric="rgb", rowsperstrip=16, compression="zlib")
     return folder
 
 
-def predicted(folder, names="abc", **options):
-    """The results that `cellseg predict` writes."""
-    images = tuple(folder / f"{name}.tif" for name in names)
-    out = folder / "alone.json"
-    Predict(folder / "best.pt", images, out=out, point="ap", device="cpu", **options).run()
-    return json.loads(out.read_text())
+def found(folder, names="abc"):
+    """The COCO dicts of the images, by name."""
+    return {name: json.loads((folder / f"{name}.coco.json").read_text()) for name in names}
 
 
-def two_processes(folder, *images):
-    """What torchrun with two processes said and left with; they write two.json."""
-    command = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")]
-    command += ["-m", "cellseg.cli", "predict", "best.pt", *images, "--point", "ap", "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "--out", "two.json"],
+def started(folder, *arguments, processes=1):
+    """`cellseg predict` as a process, or as several of torchrun."""
+    together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    command = [sys.executable, *(together if processes > 1 else ()), "-m", "cellseg.cli", "predict", "best.pt"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments), *SETTINGS],
         cwd=folder,
-        env=environment,
-        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=120,
     )
 
 
-def test_image_n_has_id_n_and_each_its_own_cells(place):
-    results = predicted(place)
-    assert sorted({result["image_id"] for result in results}) == [1, 2, 3]
-    assert [result["image_id"] for result in results] == sorted(result["image_id"] for result in results)
-    only_b = [{**result, "image_id": 2} for result in predicted(place, "b")]
-    assert only_b == [result for result in results if result["image_id"] == 2]
+def test_a_folder_of_images_becomes_a_folder_of_predictions(place, tmp_path):
+    said = run(place, "cellseg", "predict", "best.pt", "images", "--out", tmp_path / "out", *SETTINGS)
+    cells = found(tmp_path / "out")
+    assert [each["images"][0]["id"] for each in cells.values()] == [1, 2, 3]
+    total = 0
+    for name, each in cells.items():
+        label_map = tifffile.imread(tmp_path / f"out/{name}.labels.tif")
+        assert label_map.max() == len(each["annotations"]) > 0
+        total += len(each["annotations"])
+    lines = said.splitlines()
+    assert sum(int(line.split()[1]) for line in lines if line.endswith("cells")) == total
+    assert lines[-1].endswith("out: 3 of 3 images, coco, labels")
 
 
-def test_a_file_that_is_streamed_gives_the_results_of_one_that_is_read(place, monkeypatch):
-    read = predicted(place)
-    monkeypatch.setattr(slides, "LARGE", 0)
-    assert isinstance(slides.open_image(place / "a.tif"), Slide)
-    assert predicted(place) == read
+def test_names_given_by_hand_are_those_of_the_classes(place, tmp_path):
+    names = ("epithelial", "lymphocyte", "neutrophil", "macrophage")
+    said = run(
+        place, "cellseg", "predict", "best.pt", "images/a.tif", "--out", tmp_path, *SETTINGS, "--classes", *names
+    )
+    assert all(name in said for name in names)
+    assert [each["name"] for each in found(tmp_path, "a")["a"]["categories"]] == list(names)
 
 
-def test_two_processes_write_what_one_does(place):
+def test_two_processes_write_what_one_does(place, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of more threads differ in the last digit
-    alone = predicted(place)
+    run(place, "cellseg", "predict", "best.pt", "images", "--out", tmp_path / "one", *SETTINGS)
     torch.set_num_threads(threads)
-    done = two_processes(place, "a.tif", "b.tif", "c.tif")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((place / "two.json").read_text()) == alone
-    assert done.stdout.count("two.json") == 1
-    (place / "two.json").unlink()
+    with started(place, "images", "--out", tmp_path / "two", processes=2) as process:
+        said, problems = process.communicate(timeout=240)
+    assert process.returncode == 0, problems
+    assert found(tmp_path / "two") == found(tmp_path / "one")
+    assert said.count("3 of 3 images") == 1
 
 
-def test_a_bad_file_is_named_once_and_nothing_is_written(place):
-    (place / "bad.tif").write_text("hello")
-    done = two_processes(place, "a.tif", "bad.tif")
-    assert done.returncode != 0
-    assert done.stderr.count("error: bad.tif: expected a tif") == 1
-    assert "exitcode:2" in done.stderr.replace(" ", "")
-    assert not (place / "two.json").exists()
+def test_a_bad_file_is_named_once_and_the_code_is_1(place, tmp_path):
+    bad = tmp_path / "bad.tif"
+    bad.write_text("hello")
+    said = run(
+        place, "cellseg", "predict", "best.pt", bad, "images/a.tif", "--out", tmp_path / "out", *SETTINGS, code=1
+    )
+    assert said.count(f"error: {bad}: expected a tif, png or jpg") == 1
+    assert "1 of 2 images" in said
+    assert set(found(tmp_path / "out", "a")) == {"a"}
+    assert not list((tmp_path / "out").glob("bad*"))
+
+
+def test_a_killed_batch_goes_on_and_writes_what_one_without_a_kill_does(place, tmp_path):
+    rng = np.random.default_rng(1)
+    (tmp_path / "many").mkdir()
+    for number in range(12):
+        noise = rng.integers(0, 256, (150, 150, 3), dtype=np.uint8)
+        tifffile.imwrite(tmp_path / f"many/{number:02}.tif", noise, photometric="rgb")
+    out = tmp_path / "out"
+    with started(place, tmp_path / "many", "--out", out) as process:
+        while process.poll() is None and not (out / "00.coco.json").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.coco.json")}
+    assert 0 < len(done) < 12
+    run(place, "cellseg", "predict", "best.pt", tmp_path / "many", "--out", out, *SETTINGS)
+    assert len(list(out.glob("*.coco.json"))) == 12
+    again = [name for name, written in done.items() if (out / name).stat().st_mtime_ns != written]
+    assert len(again) <= 1  # the one that was not noted as finished when the kill came
+    for path in out.glob("*.labels.tif"):
+        assert tifffile.imread(path).shape == (150, 150)
+
+
+def test_another_checkpoint_is_refused_until_the_old_is_to_be_forgotten(place, tmp_path):
+    run(place, "cellseg", "predict", "best.pt", "images/a.tif", "--out", tmp_path, *SETTINGS)
+    other = (*SETTINGS, "--channel-order", "bgr")
+    said = run(place, "cellseg", "predict", "best.pt", "images/a.tif", "--out", tmp_path, *other, code=2)
+    assert said.startswith("error: ")
+    assert "holds predictions with channel order rgb, this call has bgr; choose another --out" in said
+    run(place, "cellseg", "predict", "best.pt", "images/a.tif", "--out", tmp_path, *other, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("best.pt",), "expected files or folders after the checkpoint, got none"),
+        (("images/a.tif", "images/b.tif"), "images/a.tif: expected a checkpoint of tensors and plain values"),
+        (("nothing.pt", "images"), "nothing.pt: no such checkpoint; expected a best.pt"),
+        (("best.pt", "nothing.tif"), "nothing.tif: no such file or folder"),
+        (("best.pt", "images", "--classes", "x"), "--classes: expected 4 names"),
+    ],
+)
+def test_a_wrong_call_is_one_line(place, tmp_path, arguments, reason):
+    said = run(place, "cellseg", "predict", *arguments, "--out", tmp_path / "out", "--device", "cpu", code=2)
+    assert said.startswith("error: ")
+    assert reason in said
+    assert not (tmp_path / "out").exists()

@@ -3,67 +3,108 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from cellseg.user_errors import in_one_line
+
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
+
+    from cellseg.batch import Job, Journal
+    from cellseg.predictor import Model
+
+Format = Literal["labels", "coco", "geojson", "rois", "csv", "overlay"]
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Find the cells of images with a checkpoint, and write them as COCO results.
+    """Find the cells of images with a checkpoint, and write them in the formats of other tools.
 
-    `torchrun --nproc-per-node N -m cellseg.cli predict ...` shares the images out to N processes, each with its GPU.
+    The same command goes on where it stopped. A file that cannot be read is named, the others are predicted, and the
+    exit code is 1. `torchrun --nproc-per-node N -m cellseg.cli predict ...` shares the images out to N processes.
     """
 
-    checkpoint: Positional[Path]
-    """a best.pt of final_train.py"""
+    checkpoint: Positional[str]
+    """a best.pt of final_train.py, or a model of MLflow such as models:/cellseg@best"""
     images: Positional[tuple[Path, ...]]
-    """image files; image n gets image_id n, counted from 1"""
-    out: Path = Path("results.json")
-    """the file to write"""
-    point: Literal["pq", "ap"] = "pq"
-    """pq: cells that do not overlap, over the tuned threshold; ap: all detections, for scoring"""
+    """image files (tif, png, jpg; tifs of any size), or folders of them"""
+    out: Path = Path("predictions")
+    """folder for what is found: <name>.<format>.<ending>"""
+    formats: tuple[Format, ...] = ("labels", "csv", "overlay")
+    """labels: tif, a pixel of cell n is n; coco: json; geojson: for QuPath; rois: zip for ImageJ; csv: measurements;
+    overlay: png with outlines"""
+    mpp: float | None = None
+    """microns per pixel of the images; by default from the tags of each file"""
+    classes: tuple[str, ...] = ()
+    """names of the classes, in their order; by default those of the training"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """colour order of the files"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
+    overwrite: bool = False
+    """forget what the folder holds of an earlier call, and predict all images"""
 
     def run(self) -> int:
-        """Predict and write; of several processes, each predicts its share and the first writes."""
+        """Predict and write; of several processes, each predicts its share and the first tells."""
+        if not self.images:
+            raise ValueError("images: expected files or folders after the checkpoint, got none; name what to predict")
+        from cellseg.batch import jobs_of
         from cellseg.device import device_of
-        from cellseg.distributed import gathered, joined, own_device, world
-        from cellseg.json_files import write_json
+        from cellseg.distributed import from_first, gathered, joined, own_device, world
+        from cellseg.predictor import load
 
+        jobs = jobs_of(self.images, self.out)
         device = own_device(device_of(self.device))
         with joined(device):
-            shares = gathered(self._found(device, *world()))
-        if shares is None:
-            return 0
-        found = {image_id: cells for share in shares for image_id, cells in share.items()}
-        results = [cell for image_id in sorted(found) for cell in found[image_id]]
-        write_json(results, self.out)
-        print(f"{self.out}: {len(results)} cells in {len(self.images)} images")
-        return 0
+            rank, processes = world()
+            model = load(self.checkpoint, device=str(device))
+            model = model.renamed(self.classes) if self.classes else model
+            journal = from_first(None if rank else self._journal(model)) or self._journal(model)
+            failures = gathered(self._predicted(model, jobs[rank::processes], journal, shown=rank == 0))
+            failed = from_first(sum(failures or []))
+        if rank == 0:
+            for name, count in journal.counts(jobs).items():
+                print(f"{name:16} {count:9,} cells")
+            print(f"{self.out}: {len(jobs) - failed} of {len(jobs)} images, {', '.join(self.formats)}")
+        return 1 if failed else 0
 
-    def _found(self, device: "torch.device", rank: int, processes: int) -> dict[int, list[dict[str, Any]]]:
-        """By image id, the results of the images that this process predicts: every `processes`-th from `rank` on."""
+    def _journal(self, model: "Model") -> "Journal":
+        """What is finished in the folder; all is forgotten with --overwrite."""
+        from cellseg.batch import JOURNAL, Journal
+
+        if self.overwrite:
+            (self.out / JOURNAL).unlink(missing_ok=True)
+        settings = {"checkpoint": model.digest, "classes": model.class_names, "formats": sorted(self.formats)}
+        return Journal(self.out, {**settings, "mpp": self.mpp, "channel order": self.channel_order})
+
+    def _predicted(self, model: "Model", jobs: "Sequence[Job]", journal: "Journal", shown: bool) -> int:
+        """How many of the images failed; each is named when it does."""
         from tqdm import tqdm
 
-        from cellseg.checkpoint import load_model
-        from cellseg.overlaps import settled
-        from cellseg.predict import predict
-        from cellseg.slides import open_image
+        from cellseg.batch import predict_files
 
-        model, checkpoint = load_model(self.checkpoint, device)
-        config = checkpoint.config
-        share = list(enumerate(self.images, start=1))[rank::processes]
-        found = {}
-        for image_id, path in tqdm(share, unit="image", disable=rank > 0 or not sys.stderr.isatty()):
-            image = open_image(path, self.channel_order, config.dataset.color)
-            cells = predict(model, [(image_id, image)], config.predict)
-            found[image_id] = settled(cells, config.predict) if self.point == "pq" else cells
-            print(f"{path}: {len(found[image_id])} cells", flush=True)
-        return found
+        failures: list[str] = []
+        with tqdm(total=len(jobs), unit="image", disable=not (shown and sys.stderr.isatty())) as bar:
+
+            def failed(job: "Job", error: Exception) -> None:
+                failures.append(job.name)
+                reason = in_one_line(error) or str(error)
+                tqdm.write(f"error: {reason if str(job.path) in reason else f'{job.path}: {reason}'}", sys.stderr)
+
+            def tell(done: float) -> None:
+                bar.n = round(done, 2)
+                bar.refresh()
+
+            predict_files(
+                model,
+                jobs,
+                journal,
+                self.formats,
+                mpp=self.mpp,
+                channel_order=self.channel_order,
+                tell=tell,
+                failed=failed,
+            )
+        return len(failures)
