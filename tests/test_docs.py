@@ -27,8 +27,8 @@ ELSEWHERE = {
     ),
     "python benchmarks/inference.py --recipe best-cpu --data data --seeds 0 1": "test_inference.py, on tiny networks",
     "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
-    "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release/*.tif --out cells.json": (
-        "test_cli.py, in two processes"
+    "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release --out cells": (
+        "test_predict_command.py, in two processes"
     ),
     "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint first:29500 "
     "experiments/final_train.py": "needs two machines; test_scripts.py, in two processes of one",
@@ -61,6 +61,7 @@ def documented(tmp_path_factory):
     (best,) = folder.glob("experiments/runs/*/*/best.pt")
     shutil.copy(best, folder / "demo/best.pt")
     annotate(folder / "annotated")
+    shutil.copy(next((folder / "demo/data/test_release").glob("*.tif")), folder / "image.tif")
     run(folder, ROOT / "experiments/submit.py", "--data", "demo/data", "--out", "demo/submission.zip", *CHECKPOINT)
     return folder
 
@@ -75,11 +76,17 @@ def annotate(folder):
     (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
 
 
+DOCS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def blocks(language):
+    """The blocks of a language in all docs."""
+    return [block for path in DOCS for block in re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
 def commands():
     """The lines of all sh blocks."""
-    texts = [path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
-    blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("command", sorted(set(commands()) - set(ELSEWHERE)))
@@ -118,9 +125,15 @@ def test_what_is_run_elsewhere_is_still_in_the_docs():
     assert set(ELSEWHERE) <= set(commands())
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_of_the_docs_runs(block, documented, monkeypatch):
+    monkeypatch.chdir(documented)
+    names = {}
+    exec(block, names)
+    assert names["cells"].to_label_map().max() == len(names["cells"])
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_files_that_the_docs_name_exist(path):
     for name in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / name).exists(), name

@@ -127,6 +127,15 @@ def test_a_killed_batch_goes_on_and_writes_what_one_without_a_kill_does(place, t
         assert tifffile.imread(path).shape == (150, 150)
 
 
+def test_a_format_more_is_written_beside_the_others(place, tmp_path):
+    call = ("predict", "best.pt", "images/a.tif", "--out", tmp_path, "--device", "cpu", "--formats")
+    run(place, "cellseg", *call, "coco")
+    before = found(tmp_path, "a")
+    run(place, "cellseg", *call, "coco", "csv")
+    assert found(tmp_path, "a") == before
+    assert len((tmp_path / "a.csv.csv").read_text().splitlines()) == 1 + len(before["a"]["annotations"])
+
+
 def test_another_checkpoint_is_refused_until_the_old_is_to_be_forgotten(place, tmp_path):
     run(place, "cellseg", "predict", "best.pt", "images/a.tif", "--out", tmp_path, *SETTINGS)
     other = (*SETTINGS, "--channel-order", "bgr")

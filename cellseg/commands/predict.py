@@ -76,7 +76,7 @@ class Predict:
 
         if self.overwrite:
             (self.out / JOURNAL).unlink(missing_ok=True)
-        settings = {"checkpoint": model.digest, "classes": model.class_names, "formats": sorted(self.formats)}
+        settings = {"checkpoint": model.digest, "classes": model.class_names}
         return Journal(self.out, {**settings, "mpp": self.mpp, "channel order": self.channel_order})
 
     def _predicted(self, model: "Model", jobs: "Sequence[Job]", journal: "Journal", shown: bool) -> int:
