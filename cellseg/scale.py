@@ -46,6 +46,9 @@ class Scale(NamedTuple):
     """the files contradict themselves or each other: to be warned of"""
 
 
+UNKNOWN = Scale(None, "no scale in the tags of its files")
+
+
 class _Claim(NamedTuple):
     tags: str
     x: float
@@ -68,15 +71,17 @@ def read_scale(path: Path) -> Scale:
         if scale.mpp is not None:
             return scale
         refused.append(scale)
-    return refused[0] if refused else Scale(None, "no scale in the tags of its files")
+    return refused[0] if refused else UNKNOWN
 
 
 def common_scale(scales: Mapping[str, Scale]) -> Scale:
     """The median scale of files, by name, that are one data set; unknown where they differ by more than a tenth."""
     known = {name: scale.mpp for name, scale in scales.items() if scale.mpp is not None}
     if not known:
-        name, scale = next((each for each in scales.items() if each[1].doubtful), next(iter(scales.items())))
-        return scale._replace(reason=f"{name}: {scale.reason}") if scale.doubtful else scale
+        for name, scale in scales.items():
+            if scale.doubtful:
+                return scale._replace(reason=f"{name}: {scale.reason}")
+        return next(iter(scales.values()), UNKNOWN)
     finest, coarsest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     if known[coarsest] > ALIKE * known[finest]:
         found = f"{finest} has {known[finest]:.4g} µm a pixel, {coarsest} {known[coarsest]:.4g}"

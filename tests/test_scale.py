@@ -180,6 +180,7 @@ def test_files_of_two_scales_have_none_and_both_are_named():
 def test_files_without_a_scale_tell_why_and_what_is_doubtful_first():
     plain = Scale(None, "no scale in the tags of its files")
     assert common_scale({"a": plain, "b": plain}) == plain
+    assert common_scale({}) == plain
     doubtful = Scale(None, "not square", doubtful=True)
     assert common_scale({"a": plain, "b": doubtful}) == Scale(None, "b: not square", doubtful=True)
 
