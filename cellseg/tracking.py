@@ -12,6 +12,8 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +24,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.entities import Run as Stored
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -169,6 +172,59 @@ def find_run(experiment: str, tags: Mapping[str, str], *, root: Path) -> str | N
     return runs[0].info.run_id if runs else None
 
 
+@dataclass(frozen=True)
+class Logged:
+    """A run as the store has it."""
+
+    id: str
+    name: str
+    status: str
+    """RUNNING, FINISHED, KILLED or FAILED"""
+    started: datetime
+    """in UTC"""
+    ended: datetime | None
+    """None while it runs"""
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """the last value of each"""
+
+
+def logged(run_id: str, *, root: Path) -> Logged:
+    """The run, which stays as it is. Raises ValueError where the store has none, or goes away."""
+    with _one_line_if_lost():
+        found = _stored(_reading(root), run_id)
+    info, data = found.info, found.data
+    started, ended = (
+        None if moment is None else datetime.fromtimestamp(moment / 1000, UTC)
+        for moment in (info.start_time, info.end_time)
+    )
+    assert started is not None
+    return Logged(run_id, info.run_name, info.status, started, ended, data.params, data.tags, data.metrics)
+
+
+def history(run_id: str, metric: str, *, root: Path) -> dict[int, float]:
+    """The value of a metric at each step, rising, the last where there are several; empty where there is none."""
+    with _one_line_if_lost():
+        points = _reading(root).get_metric_history(run_id, metric)
+    return {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
+
+
+def add_text(run_id: str, text: str, path: str, *, root: Path) -> None:
+    """Write a text file into the artifacts of a run, which does not begin again. Raises ValueError as `logged`."""
+    with _one_line_if_lost():
+        client = _reading(root)
+        _stored(client, run_id)
+        client.log_text(run_id, text, path)
+
+
+def _reading(root: Path) -> MlflowClient:
+    """A client of a store that is there. Raises ValueError."""
+    if not mlflow.is_tracking_uri_set() and not (root / "mlflow.db").exists():  # type: ignore[no-untyped-call]
+        raise ValueError(f"{root / 'mlflow.db'}: no such store of runs; go to the folder of the training")
+    return _store(root)[0]
+
+
 def _store(root: Path) -> tuple[MlflowClient, Path | None]:
     """A client of the store, made where there is none, and the folder of its artifacts; None where a server chooses."""
     if mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
@@ -196,14 +252,18 @@ def _experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
     return found.experiment_id
 
 
-def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
-    """The run, RUNNING again, without the marks of how it ended."""
+def _stored(client: MlflowClient, run_id: str) -> Stored:
     try:
-        earlier = client.get_run(run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
         raise ValueError(
             f"run {run_id}: not in {client.tracking_uri}; was the database moved, or is MLFLOW_TRACKING_URI another?"
         ) from error
+
+
+def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
+    """The run, RUNNING again, without the marks of how it ended."""
+    earlier = _stored(client, run_id)
     client.update_run(run_id, status="RUNNING")
     for mark in REASON_TAGS.values():
         if mark in earlier.data.tags:
