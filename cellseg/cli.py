@@ -9,6 +9,7 @@ from cellseg.command_line import user_errors_in_one_line
 from cellseg.commands.inspect import Inspect
 from cellseg.commands.lint import Lint
 from cellseg.commands.predict import Predict
+from cellseg.commands.report import Report
 from cellseg.commands.sample import Sample
 from cellseg.commands.score import Score
 
@@ -16,6 +17,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sample": Sample,
     "inspect": Inspect,
     "predict": Predict,
+    "report": Report,
     "score": Score,
     "lint": Lint,
 }
