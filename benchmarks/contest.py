@@ -13,7 +13,7 @@ import torch
 from contestants import Contestant, contestant
 from records import Rate, Record, digest_of
 
-from cellseg.device import device_of
+from cellseg.device import device_of, machine_of
 from cellseg.evaluate import score
 from cellseg.git import git_commit, git_dirty
 from cellseg.whole_files import write_whole
@@ -46,11 +46,7 @@ class Terms:
     @property
     def own_name(self) -> str:
         """The machine's, with the threads of a CPU."""
-        device = device_of(self.device)
-        if device.type == "cuda":
-            return torch.cuda.get_device_name(device)
-        name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
-        return f"{name or device.type}, {torch.get_num_threads()} threads"
+        return machine_of(device_of(self.device))
 
 
 def hold(terms: Terms, recipes: Sequence[str], seeds: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from cellseg.commands.convert import Convert
 from cellseg.commands.inspect import Inspect
 from cellseg.commands.lint import Lint
 from cellseg.commands.predict import Predict
+from cellseg.commands.report import Report
 from cellseg.commands.sample import Sample
 from cellseg.commands.score import Score
 
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": Convert,
     "inspect": Inspect,
     "predict": Predict,
+    "report": Report,
     "score": Score,
     "lint": Lint,
 }

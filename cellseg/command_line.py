@@ -53,6 +53,22 @@ def chosen_by_hand(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat(config).items() if value != recipe[name]}
 
 
+def flags_of(config: RunConfig) -> list[list[str]]:
+    """The options of a training script, each with its values, from which parse_training makes this config.
+
+    All but predict.calibration, which has no option.
+    """
+    options = [["--recipe", config.recipe], ["--seed", str(config.seed)]]
+    for name, value in chosen_by_hand(config).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            *groups, last = option.split(".")
+            options.append(["--" + ".".join([*groups, last if value else f"no-{last}"])])
+        elif name not in ("seed", "predict.calibration"):
+            options.append([f"--{option}", *map(str, value if isinstance(value, tuple) else [value])])
+    return options
+
+
 def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None]:
     """The main function, leaving with code 2 and one message where the user can mend it, 130 on Ctrl-C."""
 

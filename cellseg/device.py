@@ -16,6 +16,14 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
+def machine_of(device: torch.device) -> str:
+    """What it is called, with the threads of a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
+    return f"{name or device.type}, {torch.get_num_threads()} threads"
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there; a CPU without the instructions emulates it slowly."""
     if device.type == "cpu":

@@ -12,6 +12,7 @@ from cellseg.config import RunConfig
 from cellseg.config_fields import flat, from_dict, to_dict
 from cellseg.crops import crops_of, with_crops
 from cellseg.dataset import DataSet, open_dataset
+from cellseg.device import device_of, machine_of
 from cellseg.distributed import from_first, world
 from cellseg.fingerprint import Plan, apply, fingerprint, plan
 from cellseg.git import git_commit
@@ -112,7 +113,7 @@ def train_tracked(
     if run_id and not (runs / data.digest / run_id / "run.json").exists():
         raise ValueError(f"--resume {run_id}: {prepared.root} has changed since it was started; restore the data")
     labels = {"data": str(prepared.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
-    labels |= {"processes": str(world()[1])}
+    labels |= {"processes": str(world()[1]), "hardware": machine_of(device_of(config.device))}
     with tracking.start(
         experiment,
         name,
@@ -178,14 +179,20 @@ def _train_along(prepared: Prepared, runs: Path, resume: bool) -> Trained:
     return Trained(run_id, best, {}, "")
 
 
-def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:
-    """The config and the data folder of a run that was started on this machine. Raises FileNotFoundError."""
+def run_folder(run_id: str, runs: Path = RUNS) -> Path:
+    """The folder of a run that was started on this machine. Raises FileNotFoundError."""
     found = sorted(runs.glob(f"*/{run_id}/run.json"))
     if not found:
         known = sorted(path.parent.name for path in runs.glob("*/*/run.json"))
-        raise FileNotFoundError(f"--resume {run_id}: no such run under {runs}; found {', '.join(known) or 'none'}")
-    content = json.loads(found[0].read_text())
-    return from_dict(RunConfig, content["config"], f"{found[0]}: config"), Path(content["data"])
+        raise FileNotFoundError(f"run {run_id}: no such run under {runs}; found {', '.join(known) or 'none'}")
+    return found[0].parent
+
+
+def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:
+    """The config and the data folder of a run that was started on this machine. Raises FileNotFoundError."""
+    path = run_folder(run_id, runs) / "run.json"
+    content = json.loads(path.read_text())
+    return from_dict(RunConfig, content["config"], f"{path}: config"), Path(content["data"])
 
 
 def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:

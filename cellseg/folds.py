@@ -14,7 +14,7 @@ from cellseg import checkpoint, tracking
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, to_dict
 from cellseg.dataset import DataSet
-from cellseg.device import device_of
+from cellseg.device import device_of, machine_of
 from cellseg.distributed import world
 from cellseg.experiment import RUNS, Prepared, Trained, planned, train_tracked, write_run
 from cellseg.json_files import read_results, write_json
@@ -81,6 +81,7 @@ def train_folds(
     _check(config, root, data, runs, run_id)
     config = replace(config, train=replace(config.train, patience=0))
     labels = {"kind": KIND, "data": str(root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
+    labels["hardware"] = machine_of(device_of(config.device))
     with tracking.start(
         experiment,
         run_name(f"folds · {title(config)}", config),

@@ -29,7 +29,7 @@ class Panoptic:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """The cells of one image and how they overlap, regardless of class."""
 
     truth_labels: Array  # (number of truth cells,)
@@ -45,6 +45,11 @@ class _Pairs:
         """Pixels (K,) of either cell of each pair."""
         return self.truth_areas[self.truth_cells] + self.drawn_areas[self.drawn_cells] - self.intersections
 
+    @property
+    def ious(self) -> Array:
+        """(K,)."""
+        return self.intersections / self.unions
+
 
 def panoptic(truth: Mapping[str, Any], results: Sequence[Record], threshold: float = 0.5) -> Panoptic:
     """PQ and F1 per class and class-agnostic AJI of the results that score at least the threshold, pooled over images.
@@ -53,14 +58,13 @@ def panoptic(truth: Mapping[str, Any], results: Sequence[Record], threshold: flo
     not counted. Truth cells may overlap. PQ: Kirillov et al., Panoptic Segmentation, CVPR 2019. AJI: Kumar et al.,
     IEEE TMI 36(7), 2017.
     """
-    truth_of, results_of = _by_image(truth["annotations"]), _by_image(results)
+    truth_of, results_of = by_image(truth["annotations"]), by_image(results)
     ious: defaultdict[int, list[float]] = defaultdict(list)  # of the matched pairs of each class
     truth_counts: defaultdict[int, int] = defaultdict(int)
     drawn_counts: defaultdict[int, int] = defaultdict(int)
     intersection = union = 0
     for image in truth["images"]:
-        kept = [result for result in results_of[image["id"]] if result["score"] >= threshold]
-        pairs = _pairs(truth_of[image["id"]], kept, image["height"] * image["width"])
+        pairs = pairs_of(truth_of[image["id"]], results_of[image["id"]], image["height"] * image["width"], threshold)
         for label, iou in _matches(pairs):
             ious[label].append(iou)
         for labels, counts in ((pairs.truth_labels, truth_counts), (pairs.drawn_labels, drawn_counts)):
@@ -91,14 +95,17 @@ def best_pq_threshold(truth: Mapping[str, Any], results: Sequence[Record]) -> fl
     return max(THRESHOLDS, key=mean_pq)
 
 
-def _by_image(records: Sequence[Record]) -> defaultdict[int, list[Record]]:
+def by_image(records: Sequence[Record]) -> defaultdict[int, list[Record]]:
+    """The records of each image id, in their order; none of an id that does not occur."""
     found: defaultdict[int, list[Record]] = defaultdict(list)
     for record in records:
         found[record["image_id"]].append(record)
     return found
 
 
-def _pairs(truth: Sequence[Record], results: Sequence[Record], size: int) -> _Pairs:
+def pairs_of(truth: Sequence[Record], results: Sequence[Record], size: int, threshold: float) -> Pairs:
+    """The truth cells of one image of H * W = size pixels, and its results of at least the threshold as drawn."""
+    results = [result for result in results if result["score"] >= threshold]
     weakest_first = np.argsort([-result["score"] for result in results], kind="stable")[::-1]
     results = [results[n] for n in weakest_first]
     pixels, owners = pixels_of([result["segmentation"] for result in results])
@@ -115,7 +122,7 @@ def _pairs(truth: Sequence[Record], results: Sequence[Record], size: int) -> _Pa
     codes, intersections = _counted(owners * base + drawing[pixels])
     truth_cells, drawn_cells = codes // base, codes % base - 1
     on_cell = drawn_cells >= 0
-    return _Pairs(
+    return Pairs(
         truth_labels=np.array([annotation["category_id"] for annotation in truth], np.int64),
         drawn_labels=np.array([results[n]["category_id"] for n in numbers], np.int64),
         truth_areas=np.bincount(owners, minlength=len(truth)),
@@ -136,21 +143,26 @@ def _counted(values: Array) -> tuple[Array, Array]:
     return different, counts
 
 
-def _matches(pairs: _Pairs) -> list[tuple[int, float]]:
-    """Label and IoU of the pairs of one class that match, each cell in one pair at most."""
-    ious = pairs.intersections / pairs.unions
-    labels = pairs.truth_labels[pairs.truth_cells]
-    matched = np.flatnonzero((ious > MATCH_IOU) & (labels == pairs.drawn_labels[pairs.drawn_cells]))
-    matched = matched[np.argsort(-ious[matched], kind="stable")]
+def matched(pairs: Pairs, allowed: Array) -> Array:
+    """Which of the allowed pairs (K,) bool match, as their numbers: each cell is in one of them at most."""
+    close = np.flatnonzero((pairs.ious > MATCH_IOU) & allowed)
+    close = close[np.argsort(-pairs.ious[close], kind="stable")]
     # drawn cells are disjoint, but truth cells may overlap and claim one drawn cell twice: the better pair stays
-    matched = matched[np.unique(pairs.drawn_cells[matched], return_index=True)[1]]
-    return list(zip(labels[matched].tolist(), ious[matched].tolist(), strict=True))
+    found: Array = close[np.unique(pairs.drawn_cells[close], return_index=True)[1]]
+    return found
 
 
-def _aggregated(pairs: _Pairs) -> tuple[int, int]:
+def _matches(pairs: Pairs) -> list[tuple[int, float]]:
+    """Label and IoU of the pairs of one class that match."""
+    labels = pairs.truth_labels[pairs.truth_cells]
+    found = matched(pairs, labels == pairs.drawn_labels[pairs.drawn_cells])
+    return list(zip(labels[found].tolist(), pairs.ious[found].tolist(), strict=True))
+
+
+def _aggregated(pairs: Pairs) -> tuple[int, int]:
     """Aggregated intersection and union: each truth cell with its best drawn cell, then the drawn cells never used."""
     unions = pairs.unions
-    best = np.lexsort((-pairs.intersections / unions, pairs.truth_cells))
+    best = np.lexsort((-pairs.ious, pairs.truth_cells))
     found, first = np.unique(pairs.truth_cells[best], return_index=True)
     best = best[first]
     missed = np.delete(pairs.truth_areas, found).sum()

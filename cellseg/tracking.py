@@ -22,6 +22,7 @@ from mlflow.tracking.context.default_context import DefaultRunContext
 from cellseg.codes import Array
 from cellseg.git import git_commit, git_dirty
 from cellseg.registry import model_file, register
+from cellseg.run_log import stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,12 +181,7 @@ def find_run(experiment: str, tags: Mapping[str, str], *, root: Path) -> str | N
 
 def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
     """The run, RUNNING again, without the marks of how it ended."""
-    try:
-        earlier = client.get_run(run_id)
-    except MlflowException as error:
-        raise ValueError(
-            f"run {run_id}: not in {client.tracking_uri}; was the database moved, or is MLFLOW_TRACKING_URI another?"
-        ) from error
+    earlier = stored(client, run_id)
     client.update_run(run_id, status="RUNNING")
     for mark in REASON_TAGS.values():
         if mark in earlier.data.tags:

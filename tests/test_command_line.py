@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cellseg.command_line import TrainingOptions, chosen_by_hand, parse_training, user_errors_in_one_line
-from cellseg.config_fields import replaced
+from cellseg.command_line import TrainingOptions, chosen_by_hand, flags_of, parse_training, user_errors_in_one_line
+from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 
 
@@ -51,6 +51,60 @@ def test_options_change_the_recipe_wherever_they_stand(parsed):
     changes = {"train.epochs": 7, "augment.flips": False, "model.anchor_sizes": [4, 8]}
     assert options.config == replaced(RECIPES["demo"](), changes)
     assert chosen_by_hand(options.config) == {**changes, "model.anchor_sizes": (4.0, 8.0)}
+
+
+OTHER = {
+    "dataset.channel_order": "bgr",
+    "dataset.color": "gray",
+    "dataset.folds": 5,
+    "dataset.fold": 4,
+    "model.backbone": "convnext_tiny",
+    "model.weights": "a folder/it's.pt",
+    "model.norm": "group",
+    "model.mask_size": 56,
+    "model.box_stages": 3,
+    "model.class_shares": (0.1, 1 / 3, 1e-7),
+    "train.optimizer": "sgd",
+    "predict.views": 8,
+    "predict.calibration": None,
+    "predict.tile": 2048,
+    "device": "cpu",
+}
+
+
+def other(recipe):
+    """A config of the recipe in which every other field that has an option has another value."""
+    changes = {}
+    for name, value in flat(RECIPES[recipe]()).items():
+        if name in OTHER and value != OTHER[name]:
+            changes[name] = OTHER[name]
+        elif isinstance(value, bool):
+            changes[name] = not value
+        elif isinstance(value, int | float):
+            changes[name] = value * 2 + 1 if isinstance(value, int) else value / 7 + 0.01
+        elif isinstance(value, tuple):
+            changes[name] = tuple(each + 1 for each in value)
+        elif value is None and name != "predict.calibration":
+            changes[name] = {"model.anchor_sizes": (5.5, 8.0), "model.aspect_ratios": (0.5,)}.get(name, 3)
+    return replaced(RECIPES[recipe](), changes)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_options_of_a_config_give_it_again_whatever_was_changed(recipe, parsed):
+    config = other(recipe)
+    left = set(flat(config)) - set(chosen_by_hand(config))
+    assert left <= {"recipe", *OTHER}
+    assert parsed(*(word for option in flags_of(config) for word in option)).config == config
+
+
+def test_the_options_of_a_recipe_are_its_name_and_seed():
+    assert flags_of(RECIPES["reference"]()) == [["--recipe", "reference"], ["--seed", "63"]]
+
+
+def test_what_a_recipe_sets_and_a_config_leaves_to_the_plan_is_given_as_none(parsed):
+    config = replaced(RECIPES["reference"](), {"model.anchor_sizes": None, "predict.zoom": None})
+    assert ["--model.anchor-sizes", "None"] in flags_of(config)
+    assert parsed(*(word for option in flags_of(config) for word in option)).config == config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cellseg.device import computes_in_bf16, device_of
+from cellseg.device import computes_in_bf16, device_of, machine_of
 
 
 def test_the_device_is_found_by_name():
@@ -30,3 +30,13 @@ def test_an_older_torch_that_cannot_tell_stays_with_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not computes_in_bf16(torch.device("cpu"))
     assert computes_in_bf16(torch.device("cuda:1"))
+
+
+def test_a_machine_is_called_by_its_gpu_or_by_its_processor_and_threads(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert machine_of(torch.device("cuda:1")) == "GPU 1"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Zen"}, raising=False)
+    assert machine_of(torch.device("cpu")) == "Zen, 3 threads"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert machine_of(torch.device("cpu")) == "cpu, 3 threads"

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "mlflow ui": "test_tracking.py reads the same store through a real server",
     "python experiments/final_train.py --folds 5": "test_scripts.py, in two folds",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
+    "cellseg report RUN_ID": "test_report.py, of real runs",
     "cellseg sample pretraining/ --train 300 --test 0": "test_cli.py writes a smaller one",
     "python experiments/final_train.py --data pretraining --recipe best-cpu": "a quarter of an hour; test_scripts.py",
     "python experiments/final_train.py --recipe best-cpu --fine-tune experiments/runs/DIGEST/RUN_ID/best.pt": (

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as Logged
 
-from cellseg import git, tracking
+from cellseg import git, run_log, tracking
 from cellseg.tracking import Run
 
 pytestmark = pytest.mark.usefixtures("no_server", "booting_server")  # the server comes up while other tests run
@@ -189,6 +189,46 @@ def test_a_resumed_run_logs_no_step_twice_and_forgets_its_failure(root: Path, cl
 def test_a_run_that_the_store_lacks_cannot_be_resumed(root: Path) -> None:
     with pytest.raises(ValueError, match=r"run beef: not in sqlite.*MLFLOW_TRACKING_URI"), started(root, run_id="beef"):
         pass
+
+
+def test_a_finished_run_is_read_and_given_a_file_and_stays_as_it_is(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({"train/loss": 2.0}, 2)
+        run.metrics({"train/loss": 3.0}, 1)
+        run.end_as("KILLED", "slow")
+    before = logged(client, run).info
+    run_log.add_text(run.id, "<p>ÄÖ</p>", "report/report.html", root=root)
+    found = run_log.logged(run.id, root=root)
+    assert (found.id, found.name, found.status) == (run.id, "first", "KILLED")
+    assert (found.params, found.tags["digest"], found.metrics) == ({"train.batch": "4"}, "d1", {"train/loss": 2.0})
+    assert found.ended is not None
+    assert found.started.timestamp() == pytest.approx(before.start_time / 1000)
+    assert (logged(client, run).info.status, logged(client, run).info.end_time) == ("KILLED", before.end_time)
+    assert list(run_log.history(run.id, "train/loss", root=root).items()) == [(1, 3.0), (2, 2.0)]
+    assert run_log.history(run.id, "no such metric", root=root) == {}
+    assert files(root, run) == {"config.json", "report/report.html"}
+    kept = root / "mlruns" / "cells" / run.id / "artifacts/report/report.html"
+    assert kept.read_text(encoding="utf-8") == "<p>ÄÖ</p>"
+
+
+def test_a_run_that_goes_on_has_not_ended(root: Path) -> None:
+    with started(root) as run:
+        assert (run_log.logged(run.id, root=root).ended, run_log.logged(run.id, root=root).status) == (
+            None,
+            "RUNNING",
+        )
+
+
+def test_reading_a_run_that_is_not_there_makes_no_store(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mlflow\.db: no such store of runs"):
+        run_log.logged("beef", root=tmp_path)
+    assert not list(tmp_path.iterdir())
+    with started(root):
+        pass
+    with pytest.raises(ValueError, match=r"run beef: not in sqlite"):
+        run_log.logged("beef", root=root)
+    with pytest.raises(ValueError, match=r"run beef: not in sqlite"):
+        run_log.add_text("beef", "", "a.txt", root=root)
 
 
 def test_children_are_found_under_their_parent_which_stays_open(root: Path, client: MlflowClient) -> None:
