@@ -153,8 +153,9 @@ def train_tracked(
 def _described(prepared: Prepared) -> str:
     """What a person reads above a run's figures."""
     config, train, validation = prepared.config, len(prepared.train), len(prepared.validation)
+    what = "images" if config.dataset.subset == 1 else "crops"
     return (
-        f"Recipe `{config.recipe}` with {config.model.backbone}, seed {config.seed}: trained on {train} images of "
+        f"Recipe `{config.recipe}` with {config.model.backbone}, seed {config.seed}: trained on {train} {what} of "
         f"`{prepared.root}`, {validation} held back to validate on."
     )
 

@@ -51,6 +51,7 @@ def register(run_id: str, ap50: float | None, *, root: Path) -> Registered:
         with locked(folder):
             _make_model(client)
             version = _version_of(client, run, ap50)
+            client.set_tag(run_id, "registered", f"{MODEL}/{version}")  # a column of the UI's lists
             while _holder(client) != (best := _best(client, run.data.tags["digest"])):  # another may set it meanwhile
                 client.set_registered_model_alias(MODEL, BEST, str(best))
         return Registered(version, version == best)

@@ -19,7 +19,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cellseg import saved_view
+from cellseg import saved_views
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # shows charts; the other kind is for language models
 
@@ -58,9 +58,7 @@ def experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
     if found is None:
         location = None if folder is None else (folder / name).as_uri()
         try:
-            return client.create_experiment(
-                name, artifact_location=location, tags=dict([*KIND.items(), saved_view.tag()])
-            )
+            return client.create_experiment(name, artifact_location=location, tags=KIND | saved_views.tags())
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:

@@ -3,11 +3,13 @@
 Every call names its run: several may be open in one process.
 """
 
+import getpass
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +19,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking.context.default_context import DefaultRunContext
 
 from cellseg.codes import Array
 from cellseg.git import git_commit, git_dirty
@@ -154,7 +155,7 @@ def start(
     """
     with one_line_if_lost():
         client, folder = opened(root)
-        labels = {**DefaultRunContext().tags(), **(tags or {}), **_git_tags()}  # type: ignore[no-untyped-call]
+        labels = {**_origin_tags(), **(tags or {})}
         if run_id is None:
             labels |= {} if parent is None else {"mlflow.parentRunId": parent}
             created = client.create_run(experiment_id(client, experiment, folder), tags=labels, run_name=name)
@@ -218,10 +219,15 @@ def _monitored(run_id: str, uri: str) -> Iterator[None]:
         monitor.finish()
 
 
-def _git_tags() -> dict[str, str]:
-    commit = git_commit()
-    tags = {"git.commit": commit, "git.dirty": git_dirty()}
-    return tags if commit == "unknown" else tags | {"mlflow.source.git.commit": commit}  # a column of the UI
+def _origin_tags() -> dict[str, str]:
+    """Who runs what, of which commit; those of mlflow are columns of the UI."""
+    tags = {"git.commit": git_commit(), "git.dirty": git_dirty()}
+    tags |= {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
+    if tags["git.commit"] != "unknown":
+        tags["mlflow.source.git.commit"] = tags["git.commit"]
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
 
 
 def _accepted(name: str) -> str:

@@ -227,7 +227,7 @@ def _track_refused(trial: optuna.Trial, config: RunConfig, shared: Task, name: s
         root=Path.cwd(),
         params=flat(config),
         config=to_dict(config),
-        tags={**_tags(trial), "stage": "trial"},
+        tags={**_tags(trial), "stage": "trial", "recipe": config.recipe, "digest": shared.prepared.data.digest},
         parent=shared.parent,
         system_metrics=False,
     ) as run:

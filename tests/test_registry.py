@@ -49,6 +49,7 @@ def test_a_version_is_the_checkpoint_of_its_run_and_nothing_else(root, client):
     assert (found.run_id, found.status) == (run_id, "READY")
     assert found.tags == {"recipe": "demo", "data": "cells", "digest": "d1", "AP50": "0.3613"}
     assert found.description == f"final one: AP50 0.361 on held-back images of cells (digest d1); run {run_id}"
+    assert client.get_run(run_id).data.tags["registered"] == f"cellseg/{version}"
     assert "state_dict" in client.get_registered_model("cellseg").description
 
 

@@ -4,7 +4,7 @@ import threading
 import pytest
 from mlflow.exceptions import MlflowException
 
-from cellseg import run_store, saved_view
+from cellseg import run_store, saved_views
 
 pytestmark = pytest.mark.usefixtures("no_server")
 
@@ -20,7 +20,7 @@ def test_a_root_has_a_store_once_it_was_opened_and_not_by_asking(tmp_path):
     assert run_store.experiment_id(client, "cells", folder) == name
     made = client.get_experiment(name)
     assert made.artifact_location == f"file://{tmp_path}/mlruns/cells"
-    assert made.tags == dict([("mlflow.experimentKind", "custom_model_development"), saved_view.tag()])
+    assert made.tags == {"mlflow.experimentKind": "custom_model_development", **saved_views.tags()}
 
 
 def test_a_server_that_is_named_is_taken_for_a_store_and_chooses_where_files_lie(tmp_path, monkeypatch):

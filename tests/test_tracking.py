@@ -289,6 +289,16 @@ def test_a_run_names_its_data_its_script_and_its_user_and_describes_itself(root:
     assert found.data.tags["mlflow.note.content"] == "long" * 1250
 
 
+def test_a_user_without_a_name_is_left_out(root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(tracking.getpass, "getuser", nameless)
+    with started(root) as run:
+        pass
+    assert "mlflow.user" not in logged(client, run).data.tags
+
+
 def log_one(root: Path, gate: Any, number: int) -> None:
     gate.wait(120)
     with started(root, tags={"digest": "d1", "data": "data", "recipe": "demo"}) as run:
