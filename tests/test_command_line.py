@@ -72,6 +72,10 @@ OTHER = {
 }
 
 
+OPEN = {"model.anchor_sizes": (5.5, 8.0), "model.aspect_ratios": (0.5,), "dataset.class_names": ("a", "b c")}
+"""other values of fields that a recipe leaves open; of the rest, 3"""
+
+
 def other(recipe):
     """A config of the recipe in which every other field that has an option has another value."""
     changes = {}
@@ -85,7 +89,7 @@ def other(recipe):
         elif isinstance(value, tuple):
             changes[name] = tuple(each + 1 for each in value)
         elif value is None and name != "predict.calibration":
-            changes[name] = {"model.anchor_sizes": (5.5, 8.0), "model.aspect_ratios": (0.5,)}.get(name, 3)
+            changes[name] = OPEN.get(name, 3)
     return replaced(RECIPES[recipe](), changes)
 
 
