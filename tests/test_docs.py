@@ -35,7 +35,7 @@ ELSEWHERE = {
     "mlflow server --host 0.0.0.0 --backend-store-uri postgresql://user:password@host/mlflow "
     "--artifacts-destination /shared/mlflow": "test_tracking.py tracks through such a server, on SQLite",
     "export MLFLOW_TRACKING_URI=http://server:5000": "test_tracking.py sets it",
-    "mlflow ui": "test_tracking.py reads the same store through a real server",
+    "mlflow ui": "test_mlflow_pages.py opens its pages in a browser",
     "python experiments/final_train.py --folds 5": "test_scripts.py, in two folds",
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "cellseg report RUN_ID": "test_report.py, of real runs",
