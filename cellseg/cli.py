@@ -6,6 +6,7 @@ from typing import Any
 import tyro
 
 from cellseg.command_line import user_errors_in_one_line
+from cellseg.commands.export import Export
 from cellseg.commands.inspect import Inspect
 from cellseg.commands.lint import Lint
 from cellseg.commands.predict import Predict
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": Predict,
     "score": Score,
     "lint": Lint,
+    "export": Export,
 }
 
 
