@@ -7,6 +7,7 @@ import tyro
 
 from cellseg.command_line import user_errors_in_one_line
 from cellseg.commands.convert import Convert
+from cellseg.commands.export import Export
 from cellseg.commands.inspect import Inspect
 from cellseg.commands.lint import Lint
 from cellseg.commands.predict import Predict
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": Report,
     "score": Score,
     "lint": Lint,
+    "export": Export,
 }
 
 
