@@ -1,9 +1,11 @@
 """Checkpoints: tensors and plain values, written whole or not at all, read without unpickling objects."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place
 
 FORMAT = 1
+FIELDS = {"model", "config", "plan", "commit", "epoch", "metrics", "training"}
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,25 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with partial.open("wb") as file, _as_the_disk_says(path):
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _as_the_disk_says(path: Path) -> Iterator[None]:
+    """Raises the error of a full disk, which torch hides behind one of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno:
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
 
 
 def load(path: Path) -> Checkpoint:
@@ -65,14 +80,21 @@ def load(path: Path) -> Checkpoint:
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a best.pt or last.pt written by final_train.py")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: expected a checkpoint of tensors and plain values, got: {reason}") from error
-    if not isinstance(content, dict) or "format" not in content:
+    except Exception as error:  # torch raises errors of several kinds, with advice to load what could run code
+        found = "another file, or pickled objects" if isinstance(error, UnpicklingError) else "a file that was cut off"
+        raise ValueError(
+            f"{path}: expected a checkpoint of tensors and plain values, found {found}; name a best.pt, or copy it "
+            "again"
+        ) from error
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise ValueError(f"{path}: expected a cellseg checkpoint, found another file of torch.save")
     if content["format"] > FORMAT:
         raise ValueError(
             f"{path}: checkpoint format {content['format']}, this version reads up to {FORMAT}; update cellseg"
+        )
+    if missing := FIELDS - content.keys():
+        raise ValueError(
+            f"{path}: expected all of a checkpoint, found none of its {', '.join(sorted(missing))}; copy it again"
         )
     return Checkpoint(
         model=content["model"],
@@ -89,7 +111,11 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN
     """The network of a checkpoint, in evaluation mode on the device, and the checkpoint."""
     checkpoint = load(path)
     model = build_model(checkpoint.config.model, pretrained=False)
-    model.load_state_dict(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: expected the tensors of its config's network, found others: {reason}") from error
     # in bfloat16 where it was trained so and the device computes in it; compiling takes longer than most predictions
     place(model, torch.device(device), replace(checkpoint.config.train, compile=False))
     return model.eval(), checkpoint

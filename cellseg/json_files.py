@@ -15,6 +15,7 @@ from cellseg.whole_files import write_whole
 MEMBER = "test-results.json"
 """name of the results in a submission zip"""
 IMAGE_KEYS = ("file_name", "id", "height", "width")
+RESULT_KEYS = ("image_id", "category_id", "segmentation", "score")
 ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation")
 
 
@@ -26,6 +27,14 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return results
 
 
+def read_scorable(path: Path) -> list[dict[str, Any]]:
+    """As read_results, each result with what scoring needs."""
+    results = read_results(path)
+    _check_fields(path, results, RESULT_KEYS, "result ")
+    _check_codes(path, results, "result ")
+    return results
+
+
 def read_truth(path: Path) -> dict[str, Any]:
     """The COCO truth dict of a JSON file."""
     truth = _parsed(path)
@@ -33,12 +42,7 @@ def read_truth(path: Path) -> dict[str, Any]:
         if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
             raise ValueError(f"{path}: expected a COCO truth, a dict with a list of {key}, got {shown(truth)}")
         _check_fields(path, truth[key], fields, f"{key} ")
-    for number, annotation in enumerate(truth["annotations"]):
-        code = annotation["segmentation"]
-        if not isinstance(code, dict) or not isinstance(code.get("counts"), str) or "size" not in code:
-            raise ValueError(
-                f"{path}: annotation {number}: expected a run-length code with size and counts, got {shown(code)}"
-            )
+    _check_codes(path, truth["annotations"], "annotation ")
     return dict(truth)
 
 
@@ -68,6 +72,15 @@ def _check_fields(path: Path, records: list[Any], keys: Sequence[str], kind: str
             raise ValueError(f"{path}: {kind}{number}: expected a dict with {', '.join(keys)}, got {shown(record)}")
 
 
+def _check_codes(path: Path, records: list[Any], kind: str) -> None:
+    for number, record in enumerate(records):
+        code = record["segmentation"]
+        if not isinstance(code, dict) or not isinstance(code.get("counts"), str) or "size" not in code:
+            raise ValueError(
+                f"{path}: {kind}{number}: expected a run-length code with size and counts, got {shown(code)}"
+            )
+
+
 def _parsed(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -76,7 +89,7 @@ def _parsed(path: Path) -> Any:
             return json.loads(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
             if MEMBER not in archive.namelist():
-                raise ValueError(f"the zip has no {MEMBER}, only {', '.join(archive.namelist()) or 'nothing'}")
+                raise ValueError(f"the zip has no {MEMBER}, only {shown(archive.namelist())}")
             return json.loads(archive.read(MEMBER))
     except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted, nested deep
         raise ValueError(f"{path}: expected JSON, or a zip with {MEMBER}: {error}") from error

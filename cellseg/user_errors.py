@@ -8,6 +8,7 @@ AGAIN = "give the same command again: what was finished is kept"
 MENDED = {
     errno.ENOSPC: f"no space left on the disk; free some and {AGAIN}",
     errno.EDQUOT: f"the disk quota is used up; free some space and {AGAIN}",
+    errno.EEXIST: "a file is there already, where a folder was to be made; choose another path",
     errno.EROFS: "the disk is read-only; choose a folder that can be written to",
     errno.EACCES: "permission denied; choose another folder, or change who may read and write this one",
     errno.EPERM: "permission denied; choose another folder, or change who may read and write this one",

@@ -119,6 +119,37 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_alone(saved, tmp_path, 
     assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_full_disk_that_torch_hides_is_told(saved, tmp_path, monkeypatch):
+    def hidden(content, file):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 57024 vs 56920")  # noqa: B904
+
+    monkeypatch.setattr(checkpoint.torch, "save", hidden)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save(saved, tmp_path / "last.pt")
+    assert caught.value.filename == str(tmp_path / "last.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lost", ["model", "plan"])
+def test_a_checkpoint_that_lacks_a_part_is_one_line(saved, tmp_path, lost):
+    save(saved, tmp_path / "best.pt")
+    content = torch.load(tmp_path / "best.pt", weights_only=True)
+    del content[lost]
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=f"expected all of a checkpoint, found none of its {lost}"):
+        load(tmp_path / "best.pt")
+
+
+def test_tensors_of_another_network_are_one_line(saved, tmp_path):
+    tensors = dict(list(saved.model.items())[1:])
+    save(replace(saved, model=tensors), tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="expected the tensors of its config's network, found others"):
+        load_model(tmp_path / "best.pt")
+
+
 def test_pickled_objects_are_refused_and_not_run(tmp_path):
     torch.save({"format": 1, "model": {}, "config": Harmful(tmp_path / "harm")}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match="expected a checkpoint of tensors and plain values") as caught:
@@ -134,7 +165,7 @@ def test_a_cut_off_file_is_refused_in_one_line(saved, tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        ValueError, match=r"best\.pt: expected a checkpoint of tensors and plain values, got: ."
+        ValueError, match=r"best\.pt: expected a checkpoint of tensors and plain values, found a"
     ) as caught:
         load(path)
     assert "\n" not in str(caught.value)

@@ -50,6 +50,8 @@ class Predict:
         """Predict and write; of several processes, each predicts its share and the first tells."""
         if not self.images:
             raise ValueError("images: expected files or folders after the checkpoint, got none; name what to predict")
+        if self.mpp is not None and not self.mpp > 0:
+            raise ValueError(f"--mpp: expected microns per pixel above 0, got {self.mpp}")
         from cellseg.batch import jobs_of
         from cellseg.device import device_of
         from cellseg.distributed import from_first, gathered, joined, own_device, world

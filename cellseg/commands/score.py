@@ -23,9 +23,11 @@ class Score:
 
     def run(self) -> int:
         """Print it."""
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"--threshold: expected 0 to 1, got {self.threshold}")
         from cellseg.evaluate import score
-        from cellseg.json_files import read_results, read_truth
+        from cellseg.json_files import read_scorable, read_truth
 
-        scores = score(read_truth(self.truth), read_results(self.results), self.threshold)
+        scores = score(read_truth(self.truth), read_scorable(self.results), self.threshold)
         show({**scores.metrics, "per_class": scores.per_class}, as_json=self.json)
         return 0
