@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 
 import pytest
 
@@ -50,3 +51,12 @@ def test_a_file_that_is_written_in_parts_takes_its_place_at_the_end(tmp_path):
             file.write(b"ter")
     assert path.read_bytes() == b"after"
     assert [each.name for each in tmp_path.iterdir()] == ["some.bin"]
+
+
+@pytest.mark.parametrize("named", [None, ".a.txt.1"])
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch, named):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(OSError, match="No space left") as caught, whole(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device", named and str(tmp_path / named))
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
