@@ -16,6 +16,7 @@ from cellseg.config_fields import from_dict, to_dict
 from cellseg.ensemble import Ensemble
 from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place
+from cellseg.whole_files import whole
 
 FORMAT = 1
 FIELDS = {"model", "config", "plan", "commit", "epoch", "metrics", "training"}
@@ -47,26 +48,20 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "metrics": dict(checkpoint.metrics),
         "training": dict(checkpoint.training),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file, _as_the_disk_says(path):
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file, _as_the_disk_says():
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
-def _as_the_disk_says(path: Path) -> Iterator[None]:
+def _as_the_disk_says() -> Iterator[None]:
     """Raises the error of a full disk, which torch hides behind one of its own."""
     try:
         yield
     except RuntimeError as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause.errno:
-            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
         raise
 
 

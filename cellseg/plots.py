@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from cellseg.codes import Array
 from cellseg.colors import COLORS, Color
 from cellseg.label_maps import paint
+from cellseg.whole_files import whole
 
 DPI = 100
 PANEL = 800
@@ -107,9 +108,8 @@ def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Fig
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _enlarged(image: Array, scale: int) -> Array:

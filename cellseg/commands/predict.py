@@ -63,7 +63,8 @@ class Predict:
             rank, processes = world()
             model = load(self.checkpoint, device=str(device))
             model = model.renamed(self.classes) if self.classes else model
-            journal = from_first(None if rank else self._journal(model)) or self._journal(model)
+            journal = from_first(None if rank else self._journal(model))
+            assert journal is not None
             failures = gathered(self._predicted(model, jobs[rank::processes], journal, shown=rank == 0))
             failed = from_first(sum(failures or []))
         if rank == 0:
