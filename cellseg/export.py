@@ -1,7 +1,6 @@
 """Results -> a submission zip, linted before it is written."""
 
 import json
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from cellseg.codes import run_lengths
 from cellseg.json_files import MEMBER, shown
+from cellseg.whole_files import whole
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score", "segmentation")
 SHOWN_PROBLEMS = 20
@@ -132,17 +132,13 @@ def write_submission(
         raise ValueError(f"{path}: not written: " + "; ".join(problems[:3]))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     member = zipfile.ZipInfo(MEMBER)  # dated 1980, so that the bytes do not depend on the clock
     member.compress_type, member.external_attr, member.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
     try:
-        with zipfile.ZipFile(partial, "w") as archive:
+        with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
             archive.writestr(member, _text(results))
-        os.replace(partial, path)
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
     counts = Counter(result["category_id"] for result in results)
     used = {result["image_id"] for result in results}
     return Summary(
