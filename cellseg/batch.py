@@ -18,7 +18,7 @@ from cellseg import formats
 from cellseg.predictor import Model
 from cellseg.scale import mpp_of
 from cellseg.slides import open_image
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import sweep, write_whole
 
 ENDINGS = (".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg")
 """of the files that are taken from a folder"""
@@ -89,6 +89,7 @@ class Journal:
         self.path = folder / JOURNAL
         self.done: dict[str, Done] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         with (folder / f".{JOURNAL}.lock").open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             lines = self._lines()

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from cellseg.config_fields import from_dict, to_dict
 from cellseg.ensemble import Ensemble
 from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place
+from cellseg.tensor_files import read_tensors
 from cellseg.whole_files import whole
 
 FORMAT = 1
@@ -71,16 +71,12 @@ def load(path: Path) -> Checkpoint:
     Raises FileNotFoundError, or ValueError where the file is not a checkpoint, holds pickled objects, or has a newer
     format.
     """
+    if path.is_dir():
+        found = next((each for each in sorted(path.rglob("*.pt"))), path / "best.pt")
+        raise IsADirectoryError(f"{path}: a folder, where a checkpoint was expected; name one in it, such as {found}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a best.pt or last.pt written by final_train.py")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of several kinds, with advice to load what could run code
-        found = "another file, or pickled objects" if isinstance(error, UnpicklingError) else "a file that was cut off"
-        raise ValueError(
-            f"{path}: expected a checkpoint of tensors and plain values, found {found}; name a best.pt, or copy it "
-            "again"
-        ) from error
+    content = read_tensors(path)
     if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise ValueError(f"{path}: expected a cellseg checkpoint, found another file of torch.save")
     if content["format"] > FORMAT:

@@ -14,6 +14,7 @@ from cellseg.commands.predict import Predict
 from cellseg.commands.report import Report
 from cellseg.commands.sample import Sample
 from cellseg.commands.score import Score
+from cellseg.wrong_options import parsed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "sample": Sample,
@@ -30,7 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 @user_errors_in_one_line
 def main() -> int:
     """Run the command that the arguments name."""
-    chosen = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="cellseg", description=__doc__)
+    chosen = parsed(lambda: tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="cellseg", description=__doc__))
     code: int = chosen.run()
     return code
 

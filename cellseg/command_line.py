@@ -19,6 +19,7 @@ from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 from cellseg.user_errors import in_one_line
+from cellseg.wrong_options import parsed
 
 # With another process on one of its cores, OpenMP's spinning threads slow a training down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -41,7 +42,8 @@ class TrainingOptions:
 
 def parse_training(kind: type[T], description: str) -> T:
     """Options whose defaults are those of the recipe named on the command line, `best` if none is."""
-    options: T = tyro.cli(kind, default=kind(config=RECIPES[_recipe_named(sys.argv[1:])]()), description=description)
+    default = kind(config=RECIPES[_recipe_named(sys.argv[1:])]())
+    options: T = parsed(lambda: tyro.cli(kind, default=default, description=description))
     short = {"model.weights": options.weights, "dataset.class_names": options.classes}
     given = {name: value for name, value in short.items() if value is not None}
     return replace(options, config=replaced(options.config, given))

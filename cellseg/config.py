@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cellseg.config_ranges import require_ranges
+
 Backbone = Literal[
     "resnet18",
     "resnet34",
@@ -59,14 +61,13 @@ class DatasetConfig:
     """processes that load images beside the training process"""
 
     def __post_init__(self) -> None:
+        require_ranges("dataset", self)
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"dataset.folds: expected 0 or at least 2, got {self.folds}")
         if not 0 <= self.fold < max(self.folds, 1):
             raise ValueError(
                 f"dataset.fold: expected 0 to {max(self.folds, 1) - 1} with dataset.folds {self.folds}, got {self.fold}"
             )
-        if self.mpp is not None and not self.mpp > 0:
-            raise ValueError(f"dataset.mpp: expected microns per pixel above 0, got {self.mpp}")
         names = self.class_names
         if names is not None and (not all(names) or len(set(names)) < max(1, len(names))):
             raise ValueError(f"dataset.class_names: expected a name for each class, none twice, got {names}")
@@ -100,11 +101,7 @@ class AugmentConfig:
     """cells of which a view shows less than this share of their pixels are no cells and no background to it"""
 
     def __post_init__(self) -> None:
-        if self.copy_paste < 0:
-            raise ValueError(f"augment.copy_paste: expected a number of cells, 0 or more, got {self.copy_paste}")
-        for name in ("rare_windows", "least_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name}: expected a share from 0 to 1, got {getattr(self, name)}")
+        require_ranges("augment", self)
 
 
 @dataclass(frozen=True)
@@ -164,6 +161,9 @@ class ModelConfig:
     parameter_limit: int = 200_000_000
     """more trainable parameters are refused; the competition's rule"""
 
+    def __post_init__(self) -> None:
+        require_ranges("model", self)
+
     @property
     def levels(self) -> int:
         """FPN levels that carry anchors."""
@@ -211,6 +211,9 @@ class TrainConfig:
     patience: int = 0
     """stop after so many epochs without a better AP50; 0 is off"""
 
+    def __post_init__(self) -> None:
+        require_ranges("train", self)
+
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -252,10 +255,9 @@ class PredictConfig:
     """coefficients per class, fitted out of fold; None leaves scores as they are"""
 
     def __post_init__(self) -> None:
-        if self.tile_batch < 1:
-            raise ValueError(f"predict.tile_batch: expected at least 1, got {self.tile_batch}")
-        if not self.zooms or min(self.zooms) <= 0:
-            raise ValueError(f"predict.zooms: expected factors above 0, got {self.zooms}; (1.0,) is the zoom alone")
+        require_ranges("predict", self)
+        if not self.zooms:
+            raise ValueError("predict.zooms: expected at least one factor, got none; 1 is the zoom alone")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"predict.overlap: expected less than predict.tile, {self.tile}, got {self.overlap}; lower it"

@@ -4,7 +4,6 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cellseg import geojson, rois
@@ -13,6 +12,7 @@ from cellseg.formats import path_of
 from cellseg.images import image_size
 from cellseg.json_files import write_json
 from cellseg.truth import CodedImage, truth_of
+from cellseg.whole_files import whole_folder
 
 ANNOTATIONS = (".geojson.json", ".geojson", ".rois.zip", ".zip", ".roi", ".labels.tif")
 """endings of what is read; the first that fits a file tells how"""
@@ -48,15 +48,12 @@ def convert(source: Path, out: Path, classes: Sequence[str] = (), unclassified: 
         CodedImage(n, pair.image.name, size, [cell.code for cell in cells], [names[cell.class_name] for cell in cells])
         for n, (pair, size, cells) in enumerate(zip(pairs, sizes, found, strict=True), start=1)
     ]
-    out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished-", dir=out) as unfinished:
-        copies = Path(unfinished) / "images"
+    with whole_folder(out) as unfinished:
+        copies = unfinished / "images"
         copies.mkdir()
         for pair in pairs:
             shutil.copyfile(pair.image, copies / pair.image.name)
-        write_json(truth_of(images, list(names)), Path(unfinished) / JSON)
-        for path in (copies, Path(unfinished) / JSON):
-            path.rename(out / path.name)
+        write_json(truth_of(images, list(names)), unfinished / JSON)
     counts = Counter(cell.class_name for cells in found for cell in cells)
     return {name: counts[name] for name in names}
 

@@ -23,17 +23,14 @@ def noted(broken: list[str] | None) -> Iterator[None]:
 
 
 def missing(root: Path, what: str) -> str:
-    """What is missing, what was meant perhaps, the layouts, and the ways on."""
-    hint = ""
+    """What is missing, and what to do: what was meant perhaps, else the layouts."""
     if next(root.glob("*/image.tif"), None):
-        hint = f"{root} looks like the train folder itself: give the folder around it, with this one named train\n"
-    elif (root / "image.tif").exists():
-        hint = f"{root} looks like one training image: give the folder around its train folder\n"
-    elif inner := next(root.glob("*/train"), None):
-        hint = f"did you mean {inner.parent}?\n"
+        return f"{root}: looks like the train folder itself; give the folder around it, with this one named train"
+    if (root / "image.tif").exists():
+        return f"{root}: looks like one training image; give the folder around its train folder"
+    if inner := next(root.glob("*/train"), None):
+        return f"{root}: {what}; did you mean {inner.parent}?"
     return (
-        f"{root}: {what}\n{hint}expected one of\n"
-        f"  {root}/train/<name>/image.tif with class1.tif, class2.tif, …; pixel = cell id\n"
-        f"  {root}/annotations.json or *.coco.json (COCO), images beside it or in images/\n"
-        "put the data there, or write a data set to try with `cellseg sample data/`"
+        f"{root}: {what}; expected train/<name>/image.tif with class1.tif, class2.tif, … in it, or annotations.json "
+        "(COCO) with images/; `cellseg sample data/` writes a data set to try"
     )

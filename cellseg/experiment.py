@@ -182,10 +182,10 @@ def _train_along(prepared: Prepared, runs: Path, resume: bool) -> Trained:
 
 def run_folder(run_id: str, runs: Path = RUNS) -> Path:
     """The folder of a run that was started on this machine. Raises FileNotFoundError."""
-    found = sorted(runs.glob(f"*/{run_id}/run.json"))
+    found = sorted(runs.glob(f"*/{run_id}/run.json")) if run_id else []
     if not found:
         known = sorted(path.parent.name for path in runs.glob("*/*/run.json"))
-        raise FileNotFoundError(f"run {run_id}: no such run under {runs}; found {', '.join(known) or 'none'}")
+        raise FileNotFoundError(f"run {run_id!r}: no such run under {runs}; found {', '.join(known) or 'none'}")
     return found[0].parent
 
 

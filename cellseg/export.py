@@ -10,7 +10,7 @@ from typing import Any
 
 from cellseg.codes import run_lengths
 from cellseg.json_files import MEMBER, shown
-from cellseg.whole_files import whole
+from cellseg.whole_files import require_place, whole
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score", "segmentation")
 SHOWN_PROBLEMS = 20
@@ -42,6 +42,8 @@ def lint(
     """
     if not isinstance(results, list):
         return [f"expected a list of results, got {shown(results)}"]
+    if not results:
+        return ["no results: pycocotools refuses an empty list; lower the score threshold"]
     sizes = {image["id"]: [image["height"], image["width"]] for image in images}
     lines: list[str] = []
     first_of: dict[Any, int] = {}
@@ -130,8 +132,7 @@ def write_submission(
     """
     if problems := lint(results, images, num_cell_classes, max_bytes):
         raise ValueError(f"{path}: not written: " + "; ".join(problems[:3]))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
+    require_place(path)
     member = zipfile.ZipInfo(MEMBER)  # dated 1980, so that the bytes do not depend on the clock
     member.compress_type, member.external_attr, member.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
     try:

@@ -101,7 +101,8 @@ def _outline(feature: dict[str, Any], where: str, unclassified: str | None) -> O
     name = _class_name(_properties(feature).get("classification")) or unclassified
     if name is None:
         raise ValueError(
-            f"{where}: expected a classification, found none; set its class in QuPath, or name one for all such objects"
+            f"{where}: expected a classification, found none; set its class in QuPath, or give all such objects one by "
+            "--unclassified"
         )
     return Outline(where, name, _rings(geometry, where))
 

@@ -1,5 +1,6 @@
 """Results, truth and image ids as JSON files."""
 
+import errno
 import json
 import textwrap
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import require_place, write_whole
 
 MEMBER = "test-results.json"
 """name of the results in a submission zip"""
@@ -82,8 +83,10 @@ def _check_codes(path: Path, records: list[Any], kind: str) -> None:
 
 
 def _parsed(path: Path) -> Any:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: no such file; is the name right?")
     try:
         if not zipfile.is_zipfile(path):
             return json.loads(path.read_bytes())
@@ -96,9 +99,8 @@ def _parsed(path: Path) -> Any:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write whole or not at all. Raises FileNotFoundError for a missing folder."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
+    """Write whole or not at all. Raises FileNotFoundError for a missing folder, IsADirectoryError for a folder."""
+    require_place(path)
     write_whole(json.dumps(value, separators=(",", ":")), path)
 
 

@@ -61,7 +61,7 @@ def read(
         if name is None:
             where = f"{table}: expected a row" if table else f"{path}: expected a csv beside it"
             raise ValueError(
-                f"{where} with the class of cell {number}, found none; add it, or name a class for all such"
+                f"{where} with the class of cell {number}, found none; add it, or give all such one by --unclassified"
             )
         cells.append(DrawnCell(code, name))
     return cells

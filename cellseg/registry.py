@@ -52,8 +52,7 @@ def register(run_id: str, ap50: float | None, *, root: Path) -> Registered:
             _make_model(client)
             version = _version_of(client, run, ap50)
             client.set_tag(run_id, "registered", f"{MODEL}/{version}")  # a column of the UI's lists
-            while _holder(client) != (best := _best(client, run.data.tags["digest"])):  # another may set it meanwhile
-                client.set_registered_model_alias(MODEL, BEST, str(best))
+            best = _move_best(client, run.data.tags["digest"])
         return Registered(version, version == best)
 
 
@@ -119,6 +118,17 @@ def _version_of(client: MlflowClient, run: Run, ap50: float | None) -> int:
     about = f"{run.info.run_name}: {judged} of {tags['data']} (digest {tags['digest']}); run {run_id}"
     source = f"{run.info.artifact_uri}/{CHECKPOINTS}"
     return int(client.create_model_version(MODEL, source, run_id, tags=tags, description=about).version)
+
+
+def _move_best(client: MlflowClient, digest: str) -> int:
+    """The best version, which has the alias now."""
+    while (held := _holder(client)) != (best := _best(client, digest)):  # another may set it meanwhile
+        try:
+            client.set_registered_model_alias(MODEL, BEST, str(best))
+        except MlflowException:
+            if _holder(client) == held:  # else another set it at the same moment: a server refuses all but one
+                raise
+    return best
 
 
 def _best(client: MlflowClient, digest: str) -> int:

@@ -100,7 +100,7 @@ def _outlines(path: Path, classes: Sequence[str], unclassified: str | None) -> I
         if class_name is None and unclassified is None:
             raise ValueError(
                 f"{where}: expected a name with a class, as 0001-epithelial, found {roi.name or name}; "
-                "rename it, or name a class for all such ROIs"
+                "rename it, or give all such ROIs one by --unclassified"
             )
         yield Outline(where, class_name or str(unclassified), rings)
 

@@ -7,7 +7,6 @@ import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from cellseg.codes import Array
 from cellseg.label_maps import areas_of, boxes_of, codes_of
 from cellseg.nuclei import KINDS
 from cellseg.tissue import Scene, Slide, draw_slide, paint
+from cellseg.whole_files import whole_folder
 
 ENTRIES = ("train", "test_release", "test_image_name_to_ids.json", "test_truth.json")
 SLIDES = 6
@@ -46,12 +46,9 @@ def write(folder: Path, train: int = 24, test: int = 6, seed: int = 0) -> None:
         raise ValueError(f"{folder}: already holds {', '.join(present)}; name a new folder")
     slide_rng, train_rng, test_rng = np.random.default_rng(seed).spawn(3)
     slides = [draw_slide(slide_rng) for _ in range(SLIDES)]
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
-        _write_train(Path(unfinished), _scenes(train, True, slides, train_rng), train_rng)
-        _write_test(Path(unfinished), _scenes(test, test >= 4, slides, test_rng), test_rng)
-        for name in ENTRIES:
-            (Path(unfinished) / name).rename(folder / name)
+    with whole_folder(folder) as unfinished:
+        _write_train(unfinished, _scenes(train, True, slides, train_rng), train_rng)
+        _write_test(unfinished, _scenes(test, test >= 4, slides, test_rng), test_rng)
 
 
 def _scenes(count: int, dense: bool, slides: Sequence[Slide], rng: Generator) -> list[Scene]:

@@ -21,6 +21,7 @@ from cellseg.model import state_of
 from cellseg.predict import Result, predict
 from cellseg.progress import BEST_BY, Progress, begin, for_all_processes, resumable
 from cellseg.step import NonFiniteLossError, StepObserver, train_epoch
+from cellseg.whole_files import sweep
 
 __all__ = ["BEST_BY", "EpochReport", "NonFiniteLossError", "Observer", "fit", "write_checkpoints"]
 Validated = tuple[list[Result], dict[str, float], dict[str, dict[str, list[float]]]]
@@ -76,6 +77,8 @@ def fit(
     first = world()[0] == 0
     if from_first(last.exists()) and not resume:
         raise FileExistsError(f"{last}: a training lies here already; resume it or choose another folder")
+    if first:
+        sweep(folder)
     saved = from_first(checkpoint.load(last) if first and last.exists() else None)
     progress = begin(config, own_device(device_of(config.device)), saved, plan.class_names)
     network = for_all_processes(progress.model)

@@ -28,8 +28,9 @@ def in_one_line(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in OUT_OF_MEMORY):
         reason = (str(error).splitlines() or ["no more to be had"])[0][:200]
         return (
-            "out of memory; use smaller batches (--train.batch, --predict.tile-batch), smaller views (--augment.crop), "
-            f"smaller tiles (--predict.tile), or another --device: {reason}"
+            "out of memory; a training takes less with a smaller --train.batch, --augment.crop, --predict.tile-batch "
+            "or --predict.detections, a prediction with fewer views and zooms, and both take the machine's with "
+            f"--device cpu: {reason}"
         )
     if isinstance(error, OSError) and error.errno in MENDED:
         where = f"{error.filename}: " if error.filename else ""

@@ -11,6 +11,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, MaskR
 
 from cellseg.class_rows import shared_labels, with_classes
 from cellseg.config import ModelConfig
+from cellseg.tensor_files import read_tensors
 
 COCO_URLS = {
     "resnet50": MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url,
@@ -82,19 +83,21 @@ def _weights_of(config: ModelConfig) -> Weights:
     if config.weights == "imagenet":
         classifier = config.backbone.removesuffix("_v2")
         return Weights(_fetched(get_model_weights(classifier).IMAGENET1K_V1.url))
-    path = Path(config.weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"--weights {path}: no such file; expected coco, imagenet, none or a state_dict file")
-    return read_weights(path)
+    require_weights(config)
+    return read_weights(Path(config.weights))
+
+
+def require_weights(config: ModelConfig) -> None:
+    """Raise FileNotFoundError where the config names a file of weights that is not there."""
+    if config.weights not in ("coco", "imagenet", "none") and not Path(config.weights).is_file():
+        raise FileNotFoundError(
+            f"--weights {config.weights}: no such file; expected coco, imagenet, none or a state_dict file"
+        )
 
 
 def read_weights(path: Path) -> Weights:
     """The state_dict in a file: bare, or under "model" as in our checkpoints. Pickled objects are refused."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: expected a file of tensors saved by torch.save, got: {reason}") from error
+    content = read_tensors(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected a state_dict of tensors, or one under the key 'model'")

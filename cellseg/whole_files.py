@@ -1,9 +1,28 @@
-"""Files, written whole or not at all."""
+"""Files and folders, written whole or not at all."""
 
+import errno
+import fcntl
 import os
+import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PARTIAL = re.compile(r"\..+\.\d+")
+"""what is being written to .<name>.<process id>"""
+YOUNG = 1.0
+"""seconds in which the writer of a partial file may not have locked it yet"""
+
+
+def require_place(path: Path) -> None:
+    """Raise where no file can have this path: it is a folder, or its folder is missing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another for {path.name}")
 
 
 @contextmanager
@@ -14,14 +33,49 @@ def whole(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield partial
-        partial.replace(path)
+        with partial.open("wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # whose writer lives
+            yield partial
+            partial.replace(path)
     except OSError as error:
         if error.errno and error.filename in (None, str(partial)):  # writing names no file, opening the one beside it
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to, whose entries then move into `folder`; after an error `folder` is as it was.
+
+    An OSError of writing names `folder`, which is made where it is missing.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+            yield Path(unfinished)
+            for path in sorted(Path(unfinished).iterdir()):
+                path.rename(folder / path.name)
+    except OSError as error:
+        if error.errno in FULL or str(error.filename).startswith(f"{folder}/.unfinished-"):
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise
+    finally:
+        for each in made:
+            with suppress(OSError):  # it is not empty
+                each.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of the files that they were writing there."""
+    for path in folder.glob(".*"):
+        with suppress(OSError):  # it is gone, or held by its writer
+            if PARTIAL.fullmatch(path.name) and time.time() - path.stat().st_mtime > YOUNG:
+                with path.open("rb") as left:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 def write_whole(text: str, path: Path) -> None:

@@ -120,6 +120,7 @@ def start_of(options: Options, begun: float) -> Start:
     from cellseg.checkpoint import load
     from cellseg.experiment import opened, resumed
     from cellseg.fine_tune import at_its_scale, begun_from
+    from cellseg.weights import require_weights
 
     if options.resume:
         config, root = resumed(options.resume, options.runs)
@@ -127,6 +128,7 @@ def start_of(options: Options, begun: float) -> Start:
             raise ValueError(f"--folds: run {options.resume} has {config.dataset.folds} folds, got {options.folds}")
         return Start(config, root, opened(config, root), None, begun)
     config, root = options.config, options.data
+    require_weights(config.model)
     if options.folds:
         config = replace(config, dataset=replace(config.dataset, folds=options.folds, fold=0))
     elif options.all_data:

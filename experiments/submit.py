@@ -8,8 +8,10 @@ from typing import Literal
 import tyro
 
 from cellseg.command_line import user_errors_in_one_line
-from cellseg.config import Recipe
+from cellseg.config import PredictConfig, Recipe
 from cellseg.data_folder import require_data
+from cellseg.whole_files import require_place
+from cellseg.wrong_options import parsed
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class Options:
 @user_errors_in_one_line
 def main() -> int:
     """Predict and write; print what the submission holds."""
-    options = tyro.cli(Options, description=__doc__)
+    options = parsed(lambda: tyro.cli(Options, description=__doc__))
+    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
+    replace(PredictConfig(), **given)  # what cannot be is refused before anything is read
+    require_place(options.out)
     require_data(options.data)
     from tqdm import tqdm
 
@@ -62,7 +67,6 @@ def main() -> int:
         sep="\n",
         file=sys.stderr,
     )
-    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
     if checkpoint.config.predict.calibration and (given or paths[1:]):
         print("the scores' calibration was fitted to single networks without these views", file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())

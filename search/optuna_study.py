@@ -63,6 +63,8 @@ class Options(TrainingOptions):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
+        if self.study is not None and (not self.study or "/" in self.study or self.study.startswith(".")):
+            raise ValueError(f"--study: expected a name that a folder can have, got {self.study!r}")
 
 
 @user_errors_in_one_line
@@ -90,10 +92,12 @@ def search(options: Options) -> int:
 
     from cellseg.device import device_of
     from cellseg.experiment import prepare, reduced
+    from cellseg.weights import require_weights
 
     if options.worker:
         logging.getLogger("cellseg").setLevel(logging.WARNING)  # the command that started it has said it all
     device_of(options.config.device)  # what cannot work is refused before anything is written
+    require_weights(options.config.model)
     config = replace(options.config, dataset=replace(options.config.dataset, subset=1.0))
     whole = prepare(config, options.data)
     require_validation(whole)

@@ -1,7 +1,6 @@
 import pytest
 
-from cellseg.config import DatasetConfig, PredictConfig, RunConfig
-from cellseg.config_fields import replaced
+from cellseg.config import DatasetConfig, PredictConfig
 from cellseg.recipes import RECIPES
 
 
@@ -11,14 +10,6 @@ def test_the_reference_normalises_twice():
         once = (pixel - 0.485) / 0.229
         twice = (once - 0.485) / 0.229
         assert (pixel - model.image_mean[0]) / model.image_std[0] == pytest.approx(twice)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("copy_paste", -1), ("rare_windows", 1.5), ("rare_windows", -0.1), ("least_share", 2.0)]
-)
-def test_an_augmentation_that_cannot_be_is_refused(field, value):
-    with pytest.raises(ValueError, match=rf"augment\.{field}: expected .*, got {value}"):
-        replaced(RunConfig(), {f"augment.{field}": value})
 
 
 def test_a_short_side_scales_by_size_and_a_zoom_does_not():
@@ -47,19 +38,12 @@ def test_folds_that_cannot_be_are_refused(values, message):
         DatasetConfig(**values)
 
 
-@pytest.mark.parametrize("mpp", [0.0, -0.25])
-def test_pixels_of_no_size_are_refused(mpp):
-    with pytest.raises(ValueError, match=r"dataset\.mpp: expected microns per pixel above 0, got"):
-        DatasetConfig(mpp=mpp)
-
-
 @pytest.mark.parametrize("names", [(), ("a", "a"), ("a", "")])
 def test_class_names_that_tell_no_classes_apart_are_refused(names):
     with pytest.raises(ValueError, match=r"dataset\.class_names: expected a name for each class, none twice, got \("):
         DatasetConfig(class_names=names)
 
 
-@pytest.mark.parametrize("zooms", [(), (1.0, 0.0)])
-def test_zooms_that_show_nothing_are_refused(zooms):
-    with pytest.raises(ValueError, match=r"predict\.zooms: expected factors above 0, got \("):
-        PredictConfig(zooms=zooms)
+def test_no_zoom_at_all_is_refused():
+    with pytest.raises(ValueError, match=r"predict\.zooms: expected at least one factor, got none"):
+        PredictConfig(zooms=())

@@ -269,7 +269,7 @@ def test_missing_data_comes_with_the_layout_and_two_ways_on(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError) as caught:
             open_dataset(place, DatasetConfig())
-        for part in (str(place), "train/<name>/image.tif", "COCO", "put the data there", "cellseg sample data/"):
+        for part in (str(place), "train/<name>/image.tif", "COCO", "cellseg sample data/"):
             assert part in str(caught.value)
 
 

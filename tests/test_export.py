@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from cellseg.export import lint, write_submission
 from cellseg.json_files import MEMBER, read_image_ids, read_results, read_truth
@@ -36,7 +37,6 @@ def mask(**changes):
 def test_good_results_have_no_problem():
     on_the_edge = result(bbox=[-0.9, -0.9, 31.8, 21.8], score=0, segmentation={"size": (20, 30), "counts": "0hb0"})
     assert lint([result(), result(score=1), result(image_id=2), on_the_edge], IMAGES) == []
-    assert lint([], IMAGES) == []
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,14 @@ def test_nothing_but_the_five_keys_is_handed_in_and_the_argument_stays(tmp_path)
     assert found == [result(area=30)]
 
 
-def test_no_results_make_a_submission(tmp_path):
-    summary = write_submission([], IMAGES, tmp_path / "x.zip")
-    assert summary.images_without_cells == ("a.tif", "b.tif", "c.tif")
-    assert read_results(tmp_path / "x.zip") == []
+def test_no_results_make_no_submission_as_graders_fail_on_it(tmp_path):
+    truth = COCO()
+    truth.dataset = {"images": [], "categories": [], "annotations": []}
+    with pytest.raises(IndexError):
+        truth.loadRes([])
+    with pytest.raises(ValueError, match=r"x\.zip: not written: no results: pycocotools refuses an empty list"):
+        write_submission([], IMAGES, tmp_path / "x.zip")
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_with_problems_leave_the_old_file(tmp_path):
@@ -205,10 +209,10 @@ def test_results_with_problems_leave_the_old_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing: no such folder; create it"):
-        write_submission([], IMAGES, tmp_path / "missing" / "x.zip")
+        write_submission([result()], IMAGES, tmp_path / "missing" / "x.zip")
     (tmp_path / "folder.zip").mkdir()
-    with pytest.raises(OSError, match=r"folder\.zip: cannot be written"):
-        write_submission([], IMAGES, tmp_path / "folder.zip")
+    with pytest.raises(IsADirectoryError):
+        write_submission([result()], IMAGES, tmp_path / "folder.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.zip"]
 
 

@@ -149,8 +149,9 @@ def test_another_checkpoint_is_refused_until_the_old_is_to_be_forgotten(place, t
     ("arguments", "reason"),
     [
         (("best.pt",), "expected files or folders after the checkpoint, got none"),
-        (("images/a.tif", "images/b.tif"), "images/a.tif: expected a checkpoint of tensors and plain values"),
+        (("images/a.tif", "images/b.tif"), "images/a.tif: expected tensors and plain values"),
         (("nothing.pt", "images"), "nothing.pt: no such checkpoint; expected a best.pt"),
+        (("images", "images/a.tif"), "images: a folder, where a checkpoint was expected; name one in it, such as"),
         (("best.pt", "nothing.tif"), "nothing.tif: no such file or folder"),
         (("best.pt", "images", "--classes", "x"), "--classes: expected 4 names"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from cellseg import registry, tracking
 from cellseg.registry import model_file, register
@@ -123,6 +124,32 @@ def test_a_checkpoint_that_was_deleted_or_is_a_folder_is_refused_in_one_line(roo
     model_file(f"runs:/{run_id}", root).unlink()
     with pytest.raises(ValueError, match=rf"^runs:/{run_id}: not found \(No such artifact: 'best\.pt'\)"):
         model_file(f"runs:/{run_id}", root)
+
+
+def test_an_alias_that_another_sets_at_the_same_moment_is_looked_at_again(root, monkeypatch):
+    asked = []
+    set_alias = MlflowClient.set_registered_model_alias
+
+    def refuse_the_first(client, name, alias, version):
+        asked.append(version)
+        if len(asked) == 1:
+            set_alias(client, name, alias, "1" if version != "1" else "2")  # the other's
+            raise MlflowException("UNIQUE constraint failed")
+        set_alias(client, name, alias, version)
+
+    register(trained(root, "d10"), 0.2, root=root)
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse_the_first)
+    assert register(trained(root, "d10"), 0.9, root=root).best
+    assert len(asked) == 2
+
+
+def test_a_refused_alias_is_told_in_one_line(root, monkeypatch):
+    def refuse(*arguments):
+        raise MlflowException("PERMISSION_DENIED")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse)
+    with pytest.raises(ValueError, match=r"^MLflow: PERMISSION_DENIED"):
+        register(trained(root, "d11"), 0.9, root=root)
 
 
 def test_a_root_without_a_store_is_left_without_one(tmp_path):

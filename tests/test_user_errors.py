@@ -33,7 +33,7 @@ def test_another_error_of_the_system_keeps_its_words():
 )
 def test_memory_that_ran_out_says_what_to_make_smaller(error):
     line = in_one_line(error)
-    assert line.startswith("out of memory; use smaller batches (--train.batch")
+    assert line.startswith("out of memory; a training takes less with a smaller --train.batch, --augment.crop")
     assert "\n" not in line
 
 

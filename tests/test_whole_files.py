@@ -1,9 +1,11 @@
 import multiprocessing
 import os
+import signal
 
 import pytest
 
-from cellseg.whole_files import whole, write_whole
+from cellseg import whole_files
+from cellseg.whole_files import require_place, sweep, whole, whole_folder, write_whole
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
@@ -60,3 +62,65 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch
         raise OSError(28, "No space left on device", named and str(tmp_path / named))
     assert caught.value.filename == str(tmp_path / "a.txt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_filled_whole_and_what_was_in_it_stays(tmp_path):
+    (tmp_path / "kept").write_text("kept")
+    with whole_folder(tmp_path) as unfinished:
+        (unfinished / "sub").mkdir()
+        (unfinished / "sub" / "a").write_text("a")
+        assert {each.name for each in tmp_path.iterdir()} == {"kept", unfinished.name}
+    assert {each.name for each in tmp_path.iterdir()} == {"kept", "sub"}
+    assert (tmp_path / "sub" / "a").read_text() == "a"
+
+
+def test_a_folder_that_cannot_be_filled_is_as_it_was_before(tmp_path):
+    with pytest.raises(ValueError, match="broken"), whole_folder(tmp_path / "new" / "deep"):
+        raise ValueError("broken")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "filename"), [(28, "source/a.tif"), (28, None), (13, "source/a.tif")])
+def test_a_full_disk_names_the_folder_and_other_errors_their_file(tmp_path, number, filename):
+    with pytest.raises(OSError, match="no") as caught, whole_folder(tmp_path / "new"):
+        raise OSError(number, "no", filename)
+    assert caught.value.filename == (str(tmp_path / "new") if number == 28 else filename)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files, "YOUNG", 0.0)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    killed = context.Process(target=write_for_ever, args=(tmp_path / "killed", ready))
+    killed.start()
+    assert ready.wait(60)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join(60)
+    (tmp_path / ".hidden").write_text("of the user")
+    with whole(tmp_path / "living") as partial:
+        assert {each.name for each in tmp_path.iterdir()} == {f".killed.{killed.pid}", partial.name, ".hidden"}
+        sweep(tmp_path)
+        assert {each.name for each in tmp_path.iterdir()} == {partial.name, ".hidden"}
+    assert {each.name for each in tmp_path.iterdir()} == {"living", ".hidden"}
+
+
+def write_for_ever(path, ready):
+    with whole(path):
+        ready.set()
+        signal.pause()
+
+
+def test_a_file_that_was_just_begun_is_left_alone(tmp_path):
+    (tmp_path / ".begun.1").write_text("not locked yet")
+    sweep(tmp_path)
+    assert (tmp_path / ".begun.1").exists()
+    sweep(tmp_path / "not there")
+
+
+def test_a_place_for_a_file_is_a_name_in_a_folder_that_is_there(tmp_path):
+    require_place(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"none: no such folder; create it or choose another for a\.png"):
+        require_place(tmp_path / "none" / "a.png")
+    with pytest.raises(IsADirectoryError):
+        require_place(tmp_path)

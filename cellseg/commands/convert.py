@@ -2,20 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
 class Convert:
     """Make a data set of images that have annotations of QuPath or ImageJ beside them.
 
-    Beside `a.tif`, png or jpg: `a.geojson`, `a.rois.zip`, `a.zip`, `a.roi`, or `a.labels.tif` with `a.csv.csv`.
+    Beside `a.tif`, png or jpg: `a.geojson`, `a.geojson.json`, `a.rois.zip`, `a.zip`, `a.roi`, or `a.labels.tif` with
+    `a.csv.csv`.
     """
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
     """folder of the images and annotations"""
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """new folder for annotations.json (COCO) and images/"""
     classes: tuple[str, ...] = ()
     """all classes, in order; without, those that are found, by name"""

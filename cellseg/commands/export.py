@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
+
+from cellseg.whole_files import require_place, whole
 
 if TYPE_CHECKING:
     from cellseg.config import PredictConfig
@@ -27,7 +29,7 @@ class Export:
     where cells share no pixel.
     """
 
-    checkpoint: Positional[Path]
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
     """a best.pt of final_train.py"""
     onnx: Path
     """the file to write"""
@@ -37,14 +39,12 @@ class Export:
         missing = [name for name in PACKAGES if find_spec(name) is None]
         if missing:
             raise ValueError(f"export: needs {', '.join(missing)}, not installed here; pip install 'cellseg[onnx]'")
-        if not self.onnx.parent.is_dir():
-            raise FileNotFoundError(f"{self.onnx.parent}: no such folder; create it or choose another for --onnx")
+        require_place(self.onnx)
         from cellseg.checkpoint import load
         from cellseg.model import build_model
         from cellseg.onnx_check import agreements, painted
         from cellseg.onnx_export import metadata_of, to_onnx
         from cellseg.onnx_network import OneImage
-        from cellseg.whole_files import whole
 
         checkpoint = load(self.checkpoint)
         config = checkpoint.config

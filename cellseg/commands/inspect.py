@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
+
+from cellseg.whole_files import require_place
 
 if TYPE_CHECKING:
     from cellseg.survey import Survey
@@ -18,7 +20,7 @@ class Inspect:
     Broken files are named and passed over; the code is 1 then.
     """
 
-    data: Positional[Path]
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
     """folder with train/, or a COCO json file"""
     json: bool = False
     """print JSON instead of a table"""
@@ -34,25 +36,34 @@ class Inspect:
         from cellseg.inspection_table import table
         from cellseg.survey import survey
 
+        figure = self._figure()
         seen = survey(self.data, DatasetConfig(channel_order=self.channel_order))
         found = inspect(seen)
         if not self.json:
             print(table(found), flush=True)
-        path = self._drawn(seen, found)
+        if figure:
+            self._draw(seen, found, figure)
         if self.json:
-            print(json.dumps({**found, "figure": path}, indent=1))
-        elif path:
-            print(f"figure: {path}")
+            print(json.dumps({**found, "figure": str(figure) if figure else None}, indent=1))
+        elif figure:
+            print(f"figure: {figure}")
         return 1 if seen.broken else 0
 
-    def _drawn(self, seen: "Survey", found: dict[str, Any]) -> str | None:
-        """Where the figure was written; None where none is wanted."""
+    def _name(self) -> str:
+        return self.data.resolve().name if self.data.is_dir() else self.data.stem
+
+    def _figure(self) -> Path | None:
+        """Where the figure is to be written; None where none is wanted."""
         if self.figure == "none":
             return None
+        path = Path(f"{self._name()}-inspect.png" if self.figure == "auto" else self.figure)
+        if path.suffix != ".png":
+            raise ValueError(f"--figure {path}: expected a name that ends in .png, auto or none")
+        require_place(path)
+        return path
+
+    def _draw(self, seen: "Survey", found: dict[str, Any], path: Path) -> None:
         from cellseg.inspection_figure import figure
         from cellseg.plots import save
 
-        name = self.data.resolve().name if self.data.is_dir() else self.data.stem
-        path = f"{name}-inspect.png" if self.figure == "auto" else self.figure
-        save(figure(seen, found, name), Path(path))
-        return path
+        save(figure(seen, found, self._name()), path)

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
 class Lint:
     """Check a submission the way a grader would trip over it."""
 
-    submission: Positional[Path]
+    submission: Annotated[Positional[Path], arg(metavar="SUBMISSION")]
     """submission zip, or test-results.json"""
-    ids: Positional[Path]
+    ids: Annotated[Positional[Path], arg(metavar="IDS")]
     """test_image_name_to_ids.json"""
 
     def run(self) -> int:

@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from cellseg.user_errors import in_one_line
 
@@ -26,10 +26,10 @@ class Predict:
     exit code is 1. `torchrun --nproc-per-node N -m cellseg.cli predict ...` shares the images out to N processes.
     """
 
-    checkpoint: Positional[str]
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
     """a best.pt of final_train.py, or a model of MLflow such as models:/cellseg@best"""
-    images: Positional[tuple[Path, ...]]
-    """image files (tif, png, jpg; tifs of any size), or folders of them"""
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGES", help_behavior_hint="(required)")]
+    """image files (tif, svs, ndpi, png, jpg; slides of any size), or folders of them"""
     out: Path = Path("predictions")
     """folder for what is found: <name>.<format>.<ending>"""
     formats: tuple[Format, ...] = ("labels", "csv", "overlay")

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Report:
     needs no other file, and is also logged to the run as report/report.html.
     """
 
-    run_id: Positional[str]
+    run_id: Annotated[Positional[str], arg(metavar="RUN_ID")]
     """the MLflow run id that final_train.py printed"""
     runs: Path = Path("experiments/runs")
     """where final_train.py left its checkpoints"""
@@ -31,11 +32,10 @@ class Report:
         from cellseg.experiment import run_folder
         from cellseg.report import gather
         from cellseg.report_page import page
-        from cellseg.whole_files import write_whole
+        from cellseg.whole_files import require_place, write_whole
 
         out = self.out or run_folder(self.run_id, self.runs) / "report.html"
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"{out.parent}: no such folder; create it or choose another for {out.name}")
+        require_place(out)
         report = gather(self.run_id, store=Path.cwd(), runs=self.runs, root=self.data, device=self.device)
         text = page(report)
         write_whole(text, out)

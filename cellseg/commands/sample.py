@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
 class Sample:
     """Write a made-up data set in the competition's layout, with the truth of its test images."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """new folder for train/ and test_release/"""
     train: int = 24
     """training images"""
     test: int = 6

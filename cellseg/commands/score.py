@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from cellseg.commands.table import show
 
@@ -12,9 +13,9 @@ from cellseg.commands.table import show
 class Score:
     """Score results against truth: mask AP at 100 detections and uncapped, per class, PQ, AJI and F1."""
 
-    results: Positional[Path]
+    results: Annotated[Positional[Path], arg(metavar="RESULTS")]
     """a list of COCO results as json, or a submission zip"""
-    truth: Positional[Path]
+    truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
     """a COCO json file"""
     json: bool = False
     """print JSON instead of a table"""
