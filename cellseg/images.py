@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cellseg.codes import Array
-from cellseg.tif import Picture, read_tif, tif_size
+from cellseg.tif import MOST_BYTES, Picture, TooLargeError, read_tif, tif_size
 
 PERCENTILES = (0.1, 99.9)
 """of all channels together: what becomes 0 and 255 in an image of more than 8 bits"""
@@ -20,6 +20,7 @@ PNG_END = b"IEND\xaeB\x60\x82"
 JPEG_START = b"\xff\xd8"
 JPEG_SCAN = b"\xff\xda"
 JPEG_END = b"\xff\xd9"
+Image.MAX_IMAGE_PIXELS = None  # it reads headers alone here; what is decoded is limited by MOST_BYTES
 
 
 def read_image(path: Path, channel_order: str = "rgb", color: str = "rgb") -> Array:
@@ -91,6 +92,9 @@ def kind_of(path: Path) -> str:
 
 def _decoded(path: Path) -> Array:
     """Samples (H, W) or (H, W, 3) of a png or jpg, without alpha, not turned by the orientation tag."""
+    height, width = image_size(path)
+    if 4 * height * width > MOST_BYTES:
+        raise TooLargeError(path, 4 * height * width)
     content = path.read_bytes()
     png_cut = content.startswith(PNG_START) and PNG_END not in content
     jpeg_cut = content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN)

@@ -18,6 +18,20 @@ from cellseg.codes import Array
 PLANES = ("YX", "YXS", "YXC", "SYX", "CYX")
 """axes that are one picture; tifffile has S for the samples of a pixel and C for channels in pages of their own"""
 
+MOST_BYTES = 2**31
+"""of pixels that are read at once; a file of a few kilobytes can claim more than any memory holds"""
+
+
+class TooLargeError(ValueError):
+    """An image that cannot be read at once."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(
+            f"{path}: expected at most {MOST_BYTES / 2**30:g} GiB of pixels to read at once, "
+            f"found {size / 2**30:,.1f}; cut it into pieces, or save it as an 8-bit tif in tiles, which "
+            "`cellseg predict` reads one by one"
+        )
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -34,9 +48,11 @@ class Picture:
 def read_tif(path: Path) -> Picture:
     """The one picture of a tif.
 
-    Raises FileNotFoundError, and ValueError for a file that is cut off, damaged, or not one picture.
+    Raises FileNotFoundError, and ValueError for a file that is cut off, damaged, not one picture, or too large.
     """
     with opened(path) as (series, axes):
+        if series.nbytes > MOST_BYTES:
+            raise TooLargeError(path, series.nbytes)
         pixels = series.asarray().reshape(
             [n for name, n in zip(series.axes, series.shape, strict=True) if name in axes]
         )
@@ -78,6 +94,8 @@ def opened(path: Path) -> Iterator[tuple[tifffile.TiffPageSeries, str]]:
             if axes not in PLANES:
                 raise ValueError(f"axes {series.axes} of lengths {series.shape}")
             yield series, axes
+    except TooLargeError:
+        raise
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; is the name right, and the data set complete?") from None
     except Exception as error:  # tifffile and its decoders raise errors of a dozen kinds
