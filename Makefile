@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: install demo test bench check lock clean
+.PHONY: install demo test faults bench check audit lock clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ demo: install
 test: install
 	$(RUN) -m pytest
 
+faults: install
+	CELLSEG_FAULTS=1 $(RUN) -m pytest tests/faults
+
 bench: install
 	$(RUN) benchmarks/run_all.py
 
@@ -27,6 +30,11 @@ check: install
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/bandit --quiet --recursive --ini setup.cfg cellseg search experiments benchmarks examples
+
+# asks a service on the net for what is known of each version in the lock
+audit: install
+	.venv/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
 
 lock:
 	test -x .venv/bin/uv || { $(PYTHON) -m venv .venv && $(RUN) -m pip install --quiet uv; }
