@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from cellseg.codes import Array
+from cellseg.distributed import undisturbed
 from cellseg.git import git_commit, git_dirty
 from cellseg.registry import model_file, register
 from cellseg.run_log import stored
@@ -205,7 +206,8 @@ def _ended(run: Run) -> Iterator[None]:
         run.end_as("KILLED", "")
         raise
     finally:
-        run.close()
+        with undisturbed():
+            run.close()
 
 
 @contextmanager

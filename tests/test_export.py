@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from cellseg.commands.lint import Lint
 from cellseg.export import lint, write_submission
 from cellseg.json_files import MEMBER, read_image_ids, read_results, read_truth
 
@@ -187,14 +188,17 @@ def test_nothing_but_the_five_keys_is_handed_in_and_the_argument_stays(tmp_path)
     assert found == [result(area=30)]
 
 
-def test_no_results_make_no_submission_as_graders_fail_on_it(tmp_path):
+def test_no_results_are_a_submission_that_lint_warns_of_as_graders_fail_on_it(tmp_path, capsys):
     truth = COCO()
     truth.dataset = {"images": [], "categories": [], "annotations": []}
     with pytest.raises(IndexError):
         truth.loadRes([])
-    with pytest.raises(ValueError, match=r"x\.zip: not written: no results: pycocotools refuses an empty list"):
-        write_submission([], IMAGES, tmp_path / "x.zip")
-    assert not list(tmp_path.iterdir())
+    summary = write_submission([], IMAGES, tmp_path / "x.zip")
+    assert summary.images_without_cells == ("a.tif", "b.tif", "c.tif")
+    (tmp_path / "ids.json").write_text(json.dumps(IMAGES))
+    capsys.readouterr()
+    assert Lint(tmp_path / "x.zip", tmp_path / "ids.json").run() == 1
+    assert capsys.readouterr().out == "no results: pycocotools refuses an empty list\n"
 
 
 def test_results_with_problems_leave_the_old_file(tmp_path):

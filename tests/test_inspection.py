@@ -88,7 +88,7 @@ def test_the_table_is_printed_and_the_figure_written_beside_where_one_stands(fol
 
 
 def test_json_names_the_figure(folder, tmp_path, found, capsys):
-    path = tmp_path / "new" / "squares.png"
+    path = tmp_path / "squares.png"
     assert Inspect(folder, json=True, figure=str(path)).run() == 0
     assert json.loads(capsys.readouterr().out) == {**found, "figure": str(path)}
     assert path.exists()

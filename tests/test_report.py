@@ -177,7 +177,7 @@ def test_what_is_wrong_is_told_in_one_line(store, trained, tmp_path):
     def refused(*arguments, root=store):
         return run(root, "cellseg", "report", *arguments, code=2)
 
-    assert "error: run beef: no such run under experiments/runs; found " in refused("beef")
+    assert "error: run 'beef': no such run under experiments/runs; found " in refused("beef")
     assert "error: nowhere: no such folder" in refused(trained.run_id, "--out", "nowhere/report.html")
     best = trained_folder(store, trained.run_id) / "best.pt"
     best.rename(tmp_path / "best.pt")

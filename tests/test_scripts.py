@@ -382,8 +382,8 @@ def test_a_process_that_is_killed_ends_the_run_of_all(project, store):
         assert started.wait(60) != 0
     finally:
         started.kill()
-        started.communicate()
-    assert store.get_run(new.info.run_id).info.status in ("KILLED", "FAILED")
+        said = started.communicate()[0].decode()
+    assert store.get_run(new.info.run_id).info.status in ("KILLED", "FAILED"), said
 
 
 def test_folds_are_trained_before_the_network_that_is_handed_in(tmp_path):

@@ -21,6 +21,9 @@ class Lint:
         from cellseg.export import lint
         from cellseg.json_files import read_image_ids, read_results
 
-        problems = lint(read_results(self.submission), read_image_ids(self.ids))
+        results = read_results(self.submission)
+        problems = lint(results, read_image_ids(self.ids))
+        if not results:
+            problems = ["no results: pycocotools refuses an empty list"]
         print("\n".join(problems) or f"{self.submission}: no problem")
         return 1 if problems else 0
