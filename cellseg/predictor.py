@@ -49,9 +49,9 @@ class Model:
     ) -> Cells:
         """The cells of an image that share no pixel: the pq operating point.
 
-        The image is a file (tif, png, jpg) or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, uint16 or
-        float. `mpp`, microns per pixel, is by default that of the file's tags: where it differs from that of the
-        training, the image is zoomed as much. Raises FileNotFoundError and ValueError.
+        The image is a file (tif, svs, ndpi, png, jpg) or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8,
+        uint16 or float. `mpp`, microns per pixel, is by default that of the file's tags: where it differs from that of
+        the training, the image is zoomed as much. Raises FileNotFoundError and ValueError.
         """
         if isinstance(image, str | Path):
             path = Path(image)

@@ -126,10 +126,10 @@ def _unusable(address: str, error: Exception) -> ValueError:
     reason = str(error).strip().splitlines()[0]
     if isinstance(error, ImportError):
         reason = "its driver is missing: pip install 'cellseg[postgres]'"
-    return ValueError(
-        f"--storage {shown(address)}: no study can be kept there ({reason}); "
-        "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-    )
+    expected = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+    if isinstance(error, OSError):
+        reason, expected = str(error.strerror).lower(), "name a file in a folder that is there and can be written to"
+    return ValueError(f"--storage {shown(address)}: no study can be kept there ({reason}); {expected}")
 
 
 def shown(address: str) -> str:

@@ -70,7 +70,11 @@ def place(tmp_path_factory):
         (STUDY, (*DEMO, "--subset", "7"), "dataset.subset: expected a share above 0 and up to 1, got 7"),
         (STUDY, (*DEMO, "--study", "../x"), "--study: expected a name that a folder can have, got ../x"),
         (STUDY, (*DEMO, "--storage", "foo"), "--storage foo: no study can be kept there"),
-        (STUDY, (*DEMO, "--storage", "sqlite:////none/x.db"), "--storage sqlite:////none/x.db: no study can be kept"),
+        (
+            STUDY,
+            (*DEMO, "--storage", "sqlite:////none/x.db"),
+            "--storage sqlite:////none/x.db: no study can be kept there (no such file or directory); name",
+        ),
     ],
 )
 def test_a_wrong_call_is_answered_in_one_line(place, command, arguments, message):
