@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cellseg.user_errors import in_one_line
+
 
 def require_data(root: Path) -> None:
     """Raise FileNotFoundError, with the layouts expected and the ways on, where root is not there."""
@@ -19,7 +21,7 @@ def noted(broken: list[str] | None) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if broken is None:
             raise
-        broken.append(str(error))
+        broken.append(in_one_line(error) or str(error))
 
 
 def missing(root: Path, what: str) -> str:
