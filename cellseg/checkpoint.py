@@ -72,7 +72,7 @@ def load(path: Path) -> Checkpoint:
     format.
     """
     if path.is_dir():
-        found = next((each for each in sorted(path.rglob("*.pt"))), path / "best.pt")
+        found = min(path.rglob("*.pt"), default=path / "best.pt")
         raise IsADirectoryError(f"{path}: a folder, where a checkpoint was expected; name one in it, such as {found}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a best.pt or last.pt written by final_train.py")
