@@ -4,8 +4,9 @@ There plain `mlflow ui` looks, and files lie under <root>/mlruns/<experiment>. W
 """
 
 import fcntl
-import importlib
 import os
+import shutil
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from cellseg import saved_views
 
@@ -25,15 +27,37 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # shows charts; th
 
 
 def opened(root: Path) -> tuple[MlflowClient, Path | None]:
-    """A client of the store, made where there is none, and the folder of its files; None where a server chooses."""
+    """A client of the store, made where there is none, and the folder of its files; None where a server chooses.
+
+    Raises ValueError, one line, where the store cannot be used.
+    """
     if mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
-        return MlflowClient(), None
-    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # takes seconds, so not under the lock
-    root = root.resolve()
-    folder = root / "mlruns"
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # processes that make one database at once break it
-        return MlflowClient(f"sqlite:///{root / 'mlflow.db'}"), folder
+        with one_line_if_lost():
+            return MlflowClient(), None
+    folder = root.resolve() / "mlruns"
+    database = folder.with_name("mlflow.db")
+    with one_line_if_unusable(database):
+        if not database.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _make(database, folder)
+        return MlflowClient(f"sqlite:///{database}"), folder
+
+
+def _make(database: Path, folder: Path) -> None:
+    """Make a store elsewhere and move it into its place: one that is half made, or made twice at once, is broken."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes seconds, so not under the lock
+
+    passing = folder / ".unfinished"
+    with locked(folder):
+        if database.is_file():
+            return
+        shutil.rmtree(passing, ignore_errors=True)  # what a killed process left
+        passing.mkdir()
+        address = f"sqlite:///{passing / database.name}"
+        store = SqlAlchemyStore(address, folder.as_uri())  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        (passing / database.name).rename(database)
+        shutil.rmtree(passing)
 
 
 def exists(root: Path) -> bool:
@@ -64,6 +88,17 @@ def experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
             if found is None:
                 raise
     return found.experiment_id
+
+
+@contextmanager
+def one_line_if_unusable(database: Path) -> Iterator[None]:
+    """Raises ValueError, one line, where the file cannot be one of this MLflow's databases."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = textwrap.shorten(str(error), 250, placeholder=" …")
+        todo = "free some space" if "disk is full" in reason else "mend it or move it away"
+        raise ValueError(f"{database}: MLflow cannot use it ({reason}); {todo}") from error
 
 
 @contextmanager

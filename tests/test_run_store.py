@@ -1,5 +1,8 @@
 import os
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -29,6 +32,24 @@ def test_a_server_that_is_named_is_taken_for_a_store_and_chooses_where_files_lie
     client, folder = run_store.opened(tmp_path)
     assert (client.tracking_uri, folder) == ("http://127.0.0.1:9", None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_mlflow_cannot_use_is_named_and_stays_as_it_is(tmp_path):
+    database = tmp_path / "mlflow.db"
+    database.write_text("no database")
+    with pytest.raises(ValueError, match=rf"^{database}: MLflow cannot use it .*file is not a database.*move it away"):
+        run_store.opened(tmp_path)
+    assert database.read_text() == "no database"
+
+
+def test_a_database_of_another_mlflow_is_not_used(tmp_path):
+    run_store.opened(tmp_path / "now")
+    earlier = shutil.copytree(tmp_path / "now", tmp_path / "earlier")
+    with closing(sqlite3.connect(earlier / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(ValueError, match=r"out-of-date database schema .*mlflow db upgrade") as told:
+        run_store.opened(earlier)
+    assert "\n" not in str(told.value)
 
 
 def test_who_holds_the_lock_is_alone(tmp_path):
