@@ -14,6 +14,7 @@ from cellseg.commands.predict import Predict
 from cellseg.commands.report import Report
 from cellseg.commands.sample import Sample
 from cellseg.commands.score import Score
+from cellseg.commands.track import Track
 from cellseg.wrong_options import parsed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "score": Score,
     "lint": Lint,
     "export": Export,
+    "track": Track,
 }
 
 

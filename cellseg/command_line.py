@@ -78,6 +78,7 @@ def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None
     def guarded() -> None:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("cellseg").setLevel(logging.INFO)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every try to reach a server that is away
         try:
             sys.exit(main() or 0)
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cellseg.git import git_commit
 from cellseg.observers import Bar, Observers, Tracker
 from cellseg.splits import held_back
 from cellseg.train import EpochReport, Observer, fit
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import only_writer, write_whole
 
 log = logging.getLogger(__name__)
 RUNS = Path("experiments/runs")
@@ -114,7 +115,8 @@ def train_tracked(
         raise ValueError(f"--resume {run_id}: {prepared.root} has changed since it was started; restore the data")
     labels = {"data": str(prepared.root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
     labels |= {"processes": str(world()[1]), "hardware": machine_of(device_of(config.device))}
-    with tracking.start(
+    start = partial(
+        tracking.start,
         experiment,
         name,
         root=Path.cwd(),
@@ -123,31 +125,46 @@ def train_tracked(
         tags=labels,
         parent=parent,
         run_id=run_id,
-    ) as run:
-        folder = runs / data.digest / from_first(run.id)
-        write_run(folder, config, prepared.root)
-        run.dataset(str(prepared.root), data.digest)
-        run.describe(_described(prepared))
-        tracker = Tracker(run, prepared.data, prepared.validation, config)
-        bar = Bar(config, len(prepared.train), name)
-        best = fit(
-            config,
-            prepared.plan,
-            data,
-            prepared.train,
-            prepared.validation,
-            folder,
-            Observers([bar, *watchers, tracker]),  # a watcher that raises keeps the run as it was
-            commit=git_commit(),
-            resume=run_id is not None,
-        )
-        bar.close()
-        run.artifact(best, "checkpoints")
-        run.json(to_dict(prepared.plan), "plan.json")
-        reason = next((r for r in (getattr(each, "reason", "") for each in watchers) if r), "")
-        if reason or any(getattr(each, "interrupted", False) for each in watchers):
-            run.end_as("KILLED", reason)
-        return Trained(run.id, best, tracker.best, reason)
+    )
+    place = runs / data.digest
+    if run_id:
+        with only_writer(place / run_id), start() as run:  # another process may be going on with it
+            return _train(run, prepared, name, place / run_id, watchers, resume=True)
+    with start() as run:
+        (place / run.id).mkdir(parents=True)
+        with only_writer(place / run.id):
+            return _train(run, prepared, name, place / run.id, watchers, resume=False)
+
+
+def _train(
+    run: tracking.Run, prepared: Prepared, name: str, folder: Path, watchers: Sequence[Observer], *, resume: bool
+) -> Trained:
+    """Train in the folder, under a run that is open."""
+    from_first(run.id)
+    config, data = prepared.config, prepared.data
+    write_run(folder, config, prepared.root)
+    run.dataset(str(prepared.root), data.digest)
+    run.describe(_described(prepared))
+    tracker = Tracker(run, prepared.data, prepared.validation, config)
+    bar = Bar(config, len(prepared.train), name)
+    best = fit(
+        config,
+        prepared.plan,
+        data,
+        prepared.train,
+        prepared.validation,
+        folder,
+        Observers([bar, *watchers, tracker]),  # a watcher that raises keeps the run as it was
+        commit=git_commit(),
+        resume=resume,
+    )
+    bar.close()
+    run.artifact(best, "checkpoints")
+    run.json(to_dict(prepared.plan), "plan.json")
+    reason = next((r for r in (getattr(each, "reason", "") for each in watchers) if r), "")
+    if reason or any(getattr(each, "interrupted", False) for each in watchers):
+        run.end_as("KILLED", reason)
+    return Trained(run.id, best, tracker.best, reason)
 
 
 def _described(prepared: Prepared) -> str:

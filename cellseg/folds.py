@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cellseg import checkpoint, tracking
@@ -22,6 +23,7 @@ from cellseg.out_of_fold import OutOfFold, best_epoch, judge, means_by_epoch, po
 from cellseg.predict import Result, predict
 from cellseg.run_names import run_name, title
 from cellseg.train import BEST_BY, Observer
+from cellseg.whole_files import only_writer
 
 log = logging.getLogger(__name__)
 KIND = "folds"
@@ -82,7 +84,8 @@ def train_folds(
     config = replace(config, train=replace(config.train, patience=0))
     labels = {"kind": KIND, "data": str(root), "digest": data.digest, "recipe": config.recipe, **(tags or {})}
     labels["hardware"] = machine_of(device_of(config.device))
-    with tracking.start(
+    start = partial(
+        tracking.start,
         experiment,
         run_name(f"folds · {title(config)}", config),
         root=Path.cwd(),
@@ -91,12 +94,18 @@ def train_folds(
         tags=labels,
         run_id=run_id,
         system_metrics=False,  # its children have them
-    ) as run:
-        if not run_id:
-            write_run(runs / data.digest / run.id, config, root, kind=KIND)
+    )
+    place = runs / data.digest
+    family = partial(Family, config, root, data, experiment, runs, watchers=watchers)
+    if run_id:
+        with only_writer(place / run_id), start() as run:  # another process may be going on with it
+            return _train_all(run, family(run_id))
+    with start() as run:
+        write_run(place / run.id, config, root, kind=KIND)
+        with only_writer(place / run.id):
             run.dataset(str(root), data.digest)
             log.info("%d folds: if interrupted, go on with --resume %s", config.dataset.folds, run.id)
-        return _train_all(run, Family(config, root, data, experiment, runs, run.id, watchers))
+            return _train_all(run, family(run.id))
 
 
 def _train_all(run: tracking.Run, family: Family) -> Folded:

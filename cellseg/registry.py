@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from cellseg.run_store import exists, locked, one_line_if_lost, opened
+from cellseg.run_store import exists, locked, opened
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -43,17 +43,16 @@ class Registered(NamedTuple):
 def register(run_id: str, ap50: float | None, *, root: Path) -> Registered:
     """Make the checkpoint of a finished run a version, once however often it is called, and move `best`.
 
-    ap50 is that of held-back images, None where there were none. Raises ValueError where the store refuses.
+    ap50 is that of held-back images, None where there were none. Raises MlflowException where the store refuses.
     """
-    with one_line_if_lost():
-        client, folder = opened(root)
-        run = client.get_run(run_id)
-        with locked(folder):
-            _make_model(client)
-            version = _version_of(client, run, ap50)
-            client.set_tag(run_id, "registered", f"{MODEL}/{version}")  # a column of the UI's lists
-            best = _move_best(client, run.data.tags["digest"])
-        return Registered(version, version == best)
+    client, folder = opened(root)
+    run = client.get_run(run_id)
+    with locked(folder):
+        _make_model(client)
+        version = _version_of(client, run, ap50)
+        client.set_tag(run_id, "registered", f"{MODEL}/{version}")  # a column of the UI's lists
+        best = _move_best(client, run.data.tags["digest"])
+    return Registered(version, version == best)
 
 
 def model_file(uri: str, root: Path) -> Path:

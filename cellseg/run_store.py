@@ -7,22 +7,28 @@ import fcntl
 import os
 import shutil
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # mlflow reads these when it is imported
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 hold a training up for minutes
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from cellseg import saved_views
 
+T = TypeVar("T")
+PATIENCE_SECONDS, PAUSE_SECONDS = 300.0, 5.0
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # shows charts; the other kind is for language models
 
 
@@ -88,6 +94,26 @@ def experiment_id(client: MlflowClient, name: str, folder: Path | None) -> str:
             if found is None:
                 raise
     return found.experiment_id
+
+
+def away(error: Exception) -> bool:
+    """Whether the store does not answer, or says that it cannot now, so that the same may succeed later."""
+    if isinstance(error, MlflowException):
+        return bool(error.get_http_status_code() >= 500)  # type: ignore[no-untyped-call]
+    answer = error.response if isinstance(error, requests.RequestException) else None
+    return isinstance(error, requests.RequestException) and (answer is None or answer.status_code >= 500)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """The action's value, tried again for some minutes while the store is away. Raises what it raises."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return action()
+        except MlflowException as error:
+            if not away(error) or time.monotonic() > until:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 @contextmanager

@@ -4,32 +4,34 @@ Every call names its run: several may be open in one process.
 """
 
 import getpass
+import io
+import json
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cellseg.run_store import experiment_id, one_line_if_lost, opened
+from cellseg.run_store import experiment_id, one_line_if_lost, opened, patiently
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
-from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from cellseg.codes import Array
 from cellseg.distributed import undisturbed
 from cellseg.git import git_commit, git_dirty
-from cellseg.registry import model_file, register
+from cellseg.machine_use import logged_use
+from cellseg.outbox import UNSENT, Outbox
+from cellseg.registry import Registered, model_file
 from cellseg.run_log import stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Run", "find_run", "model_file", "register", "start"]
+__all__ = ["Run", "find_run", "model_file", "register", "send_waiting", "start"]
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 LONGEST_PARAM = 6000
@@ -40,14 +42,14 @@ REASON_TAGS = {"KILLED": "pruned", "FAILED": "failure"}
 
 
 class Run:
-    """An open run; its metrics are buffered, everything else is logged at once."""
+    """An open run; its metrics are buffered, everything else is logged at once, or later where the store is away."""
 
-    def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool = False) -> None:
+    def __init__(self, run_id: str, outbox: Outbox, last_steps: Mapping[str, int]) -> None:
         self.id = run_id
-        self._client = client
-        self._resumed = resumed
-        self._last_steps: dict[str, float] = {}
-        self._buffer: list[Metric] = []
+        self._outbox = outbox
+        self._last_steps = last_steps  # of each metric, that an earlier process logged
+        self._lock = threading.Lock()
+        self._buffer: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
         self._end: tuple[str, str] = ("FINISHED", "")
 
@@ -57,29 +59,31 @@ class Run:
         Characters that MLflow refuses in a name become "_". In a resumed run, a step that was logged before the
         interruption is not logged again.
         """
-        now = int(time.time() * 1000)
+        now = _milliseconds()
         for name, value in values.items():
             key = _accepted(name)
-            if math.isfinite(value) and step > self._last_step(key):
-                self._buffer.append(Metric(key, float(value), now, step))
+            if math.isfinite(value) and step > self._last_steps.get(key, -math.inf):
+                with self._lock:
+                    self._buffer.append((key, float(value), now, step))
         if len(self._buffer) >= METRICS_PER_BATCH or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Send the buffered metrics."""
-        pending, self._buffer, self._flushed = self._buffer, [], time.monotonic()
+        with self._lock:
+            pending, self._buffer, self._flushed = self._buffer, [], time.monotonic()
         for first in range(0, len(pending), METRICS_PER_BATCH):
-            self._client.log_batch(self.id, metrics=pending[first : first + METRICS_PER_BATCH])
+            self._outbox.send("metrics", points=pending[first : first + METRICS_PER_BATCH])
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, their text cut to what MLflow takes."""
-        listed = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in values.items()]
+        listed = [(name, str(value)[:LONGEST_PARAM]) for name, value in values.items()]
         for first in range(0, len(listed), PARAMS_PER_BATCH):
-            self._client.log_batch(self.id, params=listed[first : first + PARAMS_PER_BATCH])
+            self._outbox.send("params", params=dict(listed[first : first + PARAMS_PER_BATCH]))
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
-        self._client.set_tag(self.id, name, value)
+        self._outbox.send("tag", key=name, value=value)
 
     def describe(self, text: str) -> None:
         """Set the description, in Markdown, cut to what MLflow takes."""
@@ -87,30 +91,27 @@ class Run:
 
     def dataset(self, name: str, digest: str) -> None:
         """Name the data that the run is trained on, by which the UI groups and filters runs."""
-        used = Dataset(name, digest, "local", str(Path(name).resolve()))
-        inputs = [DatasetInput(used, [InputTag("mlflow.data.context", "training")])]
-        try:
-            self._client.log_inputs(self.id, inputs)
-        except MlflowException:  # another process was faster to make it
-            self._client.log_inputs(self.id, inputs)
+        self._outbox.send("dataset", dataset=name, digest=digest, source=str(Path(name).resolve()))
 
     def json(self, content: Mapping[str, Any], path: str) -> None:
         """Log plain dicts, lists, numbers and strings as an artifact."""
-        self._client.log_dict(self.id, dict(content), path)
+        self._outbox.send("content", content=json.dumps(content, indent=2, default=str).encode(), path=path)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into a folder of the artifacts. Raises FileNotFoundError."""
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file to keep in run {self.id}")
-        self._client.log_artifact(self.id, str(path), folder)
+        self._outbox.send("file", path=str(path.resolve()), folder=folder)
 
     def figure(self, figure: "Figure", path: str) -> None:
         """Draw a matplotlib figure into an artifact, all of its labels included."""
-        self._client.log_figure(self.id, figure, path, save_kwargs={"bbox_inches": "tight"})
+        file = io.BytesIO()
+        figure.savefig(file, format=Path(path).suffix[1:], bbox_inches="tight")
+        self._outbox.send("content", content=file.getvalue(), path=path)
 
     def image(self, image: Array, key: str, step: int) -> None:
         """Log an image (H, W, 3) uint8 of a step, under a key as metrics have them."""
-        self._client.log_image(self.id, image, key=_accepted(key), step=step)
+        self._outbox.send("image", image=image, key=_accepted(key), step=step, timestamp=_milliseconds())
 
     def end_as(self, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """Let the run end with this status and, in one line, the tag `pruned` (KILLED) or `failure` (FAILED)."""
@@ -124,16 +125,8 @@ class Run:
         finally:
             if reason:
                 self.tag(REASON_TAGS[status], reason)
-            self._client.set_terminated(self.id, status)
-
-    def _last_step(self, name: str) -> float:
-        """The last step that an earlier process logged, from the whole history: "latest" could be out of order."""
-        if not self._resumed:
-            return -math.inf
-        if name not in self._last_steps:
-            history = self._client.get_metric_history(self.id, name)
-            self._last_steps[name] = max((metric.step for metric in history), default=-math.inf)
-        return self._last_steps[name]
+            self._outbox.send("end", status=status, timestamp=_milliseconds())
+            self._outbox.close()
 
 
 @contextmanager
@@ -151,19 +144,25 @@ def start(
 ) -> Iterator[Run]:
     """A run that ends with the block: FINISHED, FAILED after an exception, KILLED after an interruption.
 
-    With run_id, that run goes on: name, parent, params and config.json stay as they were. Raises ValueError where the
-    store has no such run, refuses what is logged, or goes away.
+    With run_id, that run goes on: name, parent, params and config.json stay as they were. A store that goes away
+    meanwhile gets what is logged once it answers again, at the latest by `send_waiting`. Raises ValueError where the
+    store has no such run, refuses what is logged, or is away at the start; a study's store is waited for.
     """
     with one_line_if_lost():
         client, folder = opened(root)
         labels = {**_origin_tags(), **(tags or {})}
         if run_id is None:
             labels |= {} if parent is None else {"mlflow.parentRunId": parent}
-            created = client.create_run(experiment_id(client, experiment, folder), tags=labels, run_name=name)
-            run = Run(client, created.info.run_id)
+
+            def create() -> str:
+                identity = experiment_id(client, experiment, folder)
+                return str(client.create_run(identity, tags=labels, run_name=name).info.run_id)
+
+            created = create() if parent is None else patiently(create)
+            run = Run(created, Outbox(client, created, root), {})
         else:
-            run = _reopened(client, run_id, labels)
-        with _ended(run), _monitored(run.id, client.tracking_uri) if system_metrics else nullcontext():
+            run = _reopened(client, run_id, labels, root)
+        with _ended(run), logged_use(run, client.tracking_uri) if system_metrics else nullcontext():
             if run_id is None:
                 run.params(params)
                 run.json(config, "config.json")
@@ -181,14 +180,40 @@ def find_run(experiment: str, tags: Mapping[str, str], *, root: Path) -> str | N
     return runs[0].info.run_id if runs else None
 
 
-def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Run:
-    """The run, RUNNING again, without the marks of how it ended."""
+def register(run_id: str, ap50: float | None, *, root: Path) -> Registered | None:
+    """The finished run as a version of the registered model; None where that waits for the store to answer again.
+
+    Raises ValueError where the store refuses.
+    """
+    with one_line_if_lost():
+        client, _ = opened(root)
+        registered: Registered | None = Outbox(client, run_id, root).send("register", ap50=ap50, root=str(root))
+        return registered
+
+
+def send_waiting(root: Path) -> int:
+    """Send what the runs begun in this folder could not send; how many runs. Raises ValueError as `start`."""
+    waiting = sorted((root / UNSENT).glob("*.jsonl"))
+    for path in waiting:
+        with one_line_if_lost():
+            Outbox(opened(root)[0], path.stem, root).send_waiting()
+    return len(waiting)
+
+
+def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str], root: Path) -> Run:
+    """The run, RUNNING again, without the marks of how it ended, and with all that was said of it before."""
+    outbox = Outbox(client, run_id, root)
+    if outbox.waiting.exists():
+        outbox.send_waiting()
     earlier = stored(client, run_id)
+    last_steps = {  # of the whole history: the "latest" value could be out of order
+        name: max(metric.step for metric in client.get_metric_history(run_id, name)) for name in earlier.data.metrics
+    }
     client.update_run(run_id, status="RUNNING")
     for mark in REASON_TAGS.values():
         if mark in earlier.data.tags:
             client.delete_tag(run_id, mark)
-    run = Run(client, run_id, resumed=True)
+    run = Run(run_id, outbox, last_steps)
     for name, value in tags.items():
         run.tag(name, value)
     return run
@@ -210,17 +235,6 @@ def _ended(run: Run) -> Iterator[None]:
             run.close()
 
 
-@contextmanager
-def _monitored(run_id: str, uri: str) -> Iterator[None]:
-    """Logs meanwhile how busy processor, memory, disk, network and GPU are."""
-    monitor: Any = SystemMetricsMonitor(run_id, tracking_uri=uri, resume_logging=True)  # type: ignore[no-untyped-call]
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
 def _origin_tags() -> dict[str, str]:
     """Who runs what, of which commit; those of mlflow are columns of the UI."""
     tags = {"git.commit": git_commit(), "git.dirty": git_dirty()}
@@ -230,6 +244,11 @@ def _origin_tags() -> dict[str, str]:
     with suppress(KeyError, OSError):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
     return tags
+
+
+def _milliseconds() -> int:
+    """Now, as MLflow counts."""
+    return int(time.time() * 1000)
 
 
 def _accepted(name: str) -> str:

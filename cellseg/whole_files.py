@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PARTIAL = re.compile(r"\..+\.\d+")
 """what is being written to .<name>.<process id>"""
+LEAVING_SECONDS = 30.0
+"""in which what a killed process had started, such as data workers, notices that and lets go of its folder"""
 YOUNG = 1.0
 """seconds in which the writer of a partial file may not have locked it yet"""
 
@@ -66,6 +68,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for each in made:
             with suppress(OSError):  # it is not empty
                 each.rmdir()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Alone among the processes that write to a folder in this way. Raises ValueError where another one does."""
+    until = time.monotonic() + LEAVING_SECONDS
+    with (folder / ".lock").open("w") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise ValueError(f"{folder}: another process writes there; wait for its end, or stop it") from error
+            time.sleep(0.1)
+        yield
 
 
 def sweep(folder: Path) -> None:

@@ -83,7 +83,10 @@ def registered(trained: "Trained", ap50: float | None) -> str:
     """The address of the registered network, and who is best."""
     from cellseg.tracking import register
 
-    version, best = register(trained.run_id, ap50, root=Path.cwd())
+    made = register(trained.run_id, ap50, root=Path.cwd())
+    if not made:
+        return "once MLflow answers again, by `cellseg track sync`"
+    version, best = made
     return f"models:/cellseg/{version}{', now models:/cellseg@best' if best else '; models:/cellseg@best is better'}"
 
 

@@ -16,12 +16,22 @@ PATIENCE = 90
 
 
 @contextmanager
-def serving(root: Path, log: Path, *options: str) -> Iterator[str]:
+def serving(root: Path, log: Path, *options: str, port: int | None = None) -> Iterator[str]:
     """The address of `mlflow ui` in a root, with further options, while it comes up; what it says goes to the log."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", port, "--workers", "1", *options]
+    port = port or free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *options,
+    ]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     with log.open("w") as out:
@@ -31,6 +41,13 @@ def serving(root: Path, log: Path, *options: str) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its workers are processes too
         process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(url: str, log: Path) -> None:

@@ -5,11 +5,19 @@ import threading
 from contextlib import closing
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from cellseg import run_store, saved_views
 
 pytestmark = pytest.mark.usefixtures("no_server")
+
+
+def answered(status):
+    answer = requests.Response()
+    answer.status_code = status
+    return answer
 
 
 def test_a_root_has_a_store_once_it_was_opened_and_not_by_asking(tmp_path):
@@ -75,6 +83,41 @@ def test_what_mlflow_refuses_is_told_in_one_line():
     ):
         raise MlflowException("no such run\nat line 7\n")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [
+        (MlflowException("API request failed with exception"), True),
+        (MlflowException("busy", TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("too long", INVALID_PARAMETER_VALUE), False),
+        (requests.ConnectionError("refused"), True),
+        (requests.HTTPError(response=answered(503)), True),
+        (requests.HTTPError(response=answered(403)), False),
+        (OSError("no space left"), False),
+    ],
+)
+def test_a_store_is_away_where_it_does_not_answer_or_cannot_now(error, is_away):
+    assert run_store.away(error) is is_away
+
+
+def test_a_store_that_is_away_is_waited_for_and_one_that_refuses_is_not(monkeypatch):
+    monkeypatch.setattr(run_store, "PAUSE_SECONDS", 0.0)
+    errors = [MlflowException("API request failed"), MlflowException("again")]
+
+    def succeed_in_the_end():
+        if errors:
+            raise errors.pop()
+        return 3
+
+    assert run_store.patiently(succeed_in_the_end) == 3
+    errors.append(MlflowException("too long", INVALID_PARAMETER_VALUE))
+    with pytest.raises(MlflowException, match="too long"):
+        run_store.patiently(succeed_in_the_end)
+    monkeypatch.setattr(run_store, "PATIENCE_SECONDS", -1.0)
+    errors.append(MlflowException("API request failed"))
+    with pytest.raises(MlflowException, match="API request failed"):
+        run_store.patiently(succeed_in_the_end)
 
 
 def test_mlflow_reports_nothing_home_and_draws_no_bars():

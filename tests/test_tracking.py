@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Logged
 
 from cellseg import git, run_log, tracking
+from cellseg.run_messages import to_line
 from cellseg.tracking import Run
 
 pytestmark = pytest.mark.usefixtures("no_server", "booting_server")  # the server comes up while other tests run
@@ -326,6 +327,30 @@ def test_four_processes_may_start_and_register_at_once_in_an_empty_folder(tmp_pa
     versions = client.search_model_versions("name = 'cellseg'")
     assert sorted(version.tags["AP50"] for version in versions) == ["0.0000", "0.1000", "0.2000", "0.3000"]
     assert client.get_model_version_by_alias("cellseg", "best").tags["AP50"] == "0.3000"
+
+
+def test_what_a_store_could_not_be_told_is_sent_from_the_folder_of_the_run(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        pass
+    waiting = root / "mlruns/unsent" / f"{run.id}.jsonl"
+    waiting.parent.mkdir()
+    waiting.write_text(f"{to_line('metrics', {'points': [('a', 1.0, 1700000000000, 3)]})}\n")
+    assert tracking.send_waiting(root) == 1
+    assert steps(client, run, "a") == [3]
+    assert tracking.send_waiting(root) == 0
+
+
+def test_a_run_that_is_resumed_is_told_first_what_waits(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        run.metrics({"a": 1.0}, 1)
+    waiting = root / "mlruns/unsent" / f"{run.id}.jsonl"
+    waiting.parent.mkdir(exist_ok=True)
+    waiting.write_text(f"{to_line('metrics', {'points': [('a', 2.0, 1700000000000, 2)]})}\n")
+    with started(root, run_id=run.id) as run:
+        for step in (1, 2, 3):
+            run.metrics({"a": 9.0}, step)
+    history = client.get_metric_history(run.id, "a")
+    assert sorted((each.step, each.value) for each in history) == [(1, 1.0), (2, 2.0), (3, 9.0)]
 
 
 def test_a_server_is_used_where_one_is_set(

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from cellseg import whole_files
-from cellseg.whole_files import require_place, sweep, whole, whole_folder, write_whole
+from cellseg.whole_files import only_writer, require_place, sweep, whole, whole_folder, write_whole
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
@@ -124,3 +124,25 @@ def test_a_place_for_a_file_is_a_name_in_a_folder_that_is_there(tmp_path):
         require_place(tmp_path / "none" / "a.png")
     with pytest.raises(IsADirectoryError):
         require_place(tmp_path)
+
+
+def test_a_folder_has_one_writer_until_it_has_ended_or_was_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files, "LEAVING_SECONDS", 0.0)
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    writer = context.Process(target=write_long, args=(tmp_path, begun))
+    writer.start()
+    assert begun.wait(60)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: another process writes there"), only_writer(tmp_path):
+        pass
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    for _ in range(2):
+        with only_writer(tmp_path):
+            pass
+
+
+def write_long(folder, begun):
+    with only_writer(folder):
+        begun.set()
+        signal.pause()

@@ -77,7 +77,7 @@ def whole(folder, store, tmp_path_factory):
 def left_in(place):
     """The weights and the metrics of the one run in a folder."""
     (last,) = place.glob("experiments/runs/*/*/last.pt")
-    assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt", "run.json"]
+    assert sorted(path.name for path in last.parent.iterdir()) == [".lock", "best.pt", "last.pt", "run.json"]
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'cellseg-final'")
     (run,) = client.search_runs([experiment.experiment_id])

@@ -1,10 +1,17 @@
 """Processes that use one store, or one folder, at once."""
 
+import os
 import signal
+import time
 
 import pytest
+import torch
 from commands import ended, start
 from mlflow import MlflowClient
+from test_kills import ALL, SCRIPT, TRAINING
+
+from cellseg import whole_files
+from cellseg.checkpoint import load
 
 pytestmark = pytest.mark.usefixtures("no_server")
 FIRST_RUN = """
@@ -35,3 +42,37 @@ def test_eight_first_runs_share_the_store_that_one_of_them_makes_though_one_is_k
     for run in runs:
         assert [each.step for each in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 51))
     assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == [".lock", "cells"]
+
+
+@pytest.mark.skipif(not ALL, reason="`make faults` trains two at once too")
+def test_two_trainings_in_one_folder_keep_apart(folder, tmp_path):
+    together = [start(tmp_path, SCRIPT, *TRAINING, "--data", folder, log=tmp_path / f"log{n}") for n in range(2)]
+    assert [ended(each) for each in together] == [0, 0]
+    first, second = (load(path) for path in tmp_path.glob("experiments/runs/*/*/last.pt"))
+    for key, tensor in first.model.items():
+        assert torch.equal(tensor, second.model[key])
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_beside_it(folder, tmp_path):
+    training = start(tmp_path, SCRIPT, *TRAINING, "--data", folder, log=tmp_path / "log")
+    limit = time.monotonic() + 240
+    while not (found := list(tmp_path.glob("experiments/runs/*/*/last.pt"))):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.kill(training.pid, signal.SIGSTOP)
+    run_id = found[0].parent.name
+    before = found[0].read_bytes()
+    second = start(tmp_path, SCRIPT, "--resume", run_id, log=tmp_path / "second", before=lose_no_time)
+    assert ended(second) == 2
+    assert (tmp_path / "second").read_text().splitlines()[-1] == (
+        f"error: {found[0].parent.relative_to(tmp_path)}: another process writes there; wait for its end, or stop it"
+    )
+    assert found[0].read_bytes() == before
+    assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(run_id).info.status == "RUNNING"
+    os.kill(training.pid, signal.SIGCONT)
+    assert ended(training) == 0
+
+
+def lose_no_time():
+    """Refuse at once what another process holds."""
+    whole_files.LEAVING_SECONDS = 0.0
