@@ -15,6 +15,10 @@ from cellseg.whole_files import require_place, write_whole
 
 MEMBER = "test-results.json"
 """name of the results in a submission zip"""
+MOST_BYTES = 2**31
+"""of results in a zip, which can claim more than any memory holds"""
+DAMAGED = (ValueError, RuntimeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""what reading JSON or a zip may raise; RuntimeError: encrypted, nested deep; OSError: members outside of the file"""
 IMAGE_KEYS = ("file_name", "id", "height", "width")
 RESULT_KEYS = ("image_id", "category_id", "segmentation", "score")
 ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation")
@@ -93,8 +97,15 @@ def _parsed(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if MEMBER not in archive.namelist():
                 raise ValueError(f"the zip has no {MEMBER}, only {shown(archive.namelist())}")
+            if (size := archive.getinfo(MEMBER).file_size) > MOST_BYTES:
+                limit = f"at most {MOST_BYTES / 2**30:g} GiB"
+                raise ValueError(
+                    f"{MEMBER} unpacks to {size / 2**30:,.1f} GiB, {limit} are read; unzip it to have it read"
+                )
             return json.loads(archive.read(MEMBER))
-    except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted, nested deep
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.filename:  # the file cannot be opened, whatever it holds
+            raise
         raise ValueError(f"{path}: expected JSON, or a zip with {MEMBER}: {error}") from error
 
 

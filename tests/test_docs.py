@@ -19,6 +19,7 @@ ELSEWHERE = {
     "make bench": "half an hour; test_benchmarks.py runs every claim on its smallest size",
     "python benchmarks/targets.py": "test_benchmarks.py, on its smallest size",
     "python benchmarks/gpu.py": "test_benchmarks.py, on a CPU",
+    "python benchmarks/same_seed.py": "test_same_seed.py, on a CPU",
     "python benchmarks/accuracy.py --recipes reference torchvision best-cpu --data data --minutes 15 --seeds 0 1": (
         "an hour and a half; test_accuracy.py, for two steps"
     ),

@@ -89,7 +89,7 @@ def test_a_training_reports_every_step_and_epoch(training, run_config):
 
 def test_the_same_seed_trains_the_same_network_with_or_without_workers(training, run_config):
     _, first = training(folder="a")
-    _, second = training(replace(run_config, dataset=replace(run_config.dataset, workers=1)), folder="b")
+    _, second = training(replace(run_config, dataset=replace(run_config.dataset, workers=2)), folder="b")
     _, other = training(replace(run_config, seed=1), folder="c", validation=())
     states = [checkpoint.load(path.with_name("last.pt")).model for path in (first, second, other)]
     assert all(torch.equal(states[1][name], each) for name, each in states[0].items())
