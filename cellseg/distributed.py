@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,22 +51,6 @@ def joined(device: torch.device) -> Iterator[None]:
 def _leave(number: int, _frame: object) -> NoReturn:
     """End as after an error, so that files and runs are closed: torchrun stops all processes when one has ended."""
     raise SystemExit(128 + number)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """SIGTERM waits until the block has ended: where one process fails, torchrun stops the others as they close."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if asked:
-            signal.raise_signal(signal.SIGTERM)
 
 
 def mean_count(count: Tensor) -> Tensor:

@@ -21,12 +21,12 @@ from cellseg.run_store import experiment_id, one_line_if_lost, opened, patiently
 from mlflow import MlflowClient
 
 from cellseg.codes import Array
-from cellseg.distributed import undisturbed
 from cellseg.git import git_commit, git_dirty
 from cellseg.machine_use import logged_use
 from cellseg.outbox import UNSENT, Outbox
 from cellseg.registry import Registered, model_file
 from cellseg.run_log import stored
+from cellseg.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,16 +1,13 @@
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from cellseg.distributed import gathered, joined, own_device, undisturbed, world
+from cellseg.distributed import gathered, joined, own_device, world
 
 PROGRAM = """
 import json, sys, torch
@@ -73,29 +70,3 @@ def test_each_process_has_the_gpu_of_its_local_rank_unless_one_is_named(monkeypa
     assert [str(device) for device in named] == ["cuda:3", "cuda:1", "cpu"]
     monkeypatch.delenv("LOCAL_RANK")
     assert str(own_device(torch.device("cuda"))) == "cuda"
-
-
-def test_sigterm_waits_until_a_block_has_ended():
-    done = []
-    before = signal.signal(signal.SIGTERM, lambda *_: done.append("left"))
-    try:
-        with undisturbed():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)
-            done.append("closed")
-        assert done == ["closed", "left"]
-        with undisturbed():
-            pass
-        assert done == ["closed", "left"]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def closed():
-    with undisturbed():
-        return "closed"
-
-
-def test_in_another_thread_nothing_waits():
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(closed).result() == "closed"
