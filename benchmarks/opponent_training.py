@@ -3,7 +3,6 @@
 Letters: N cells, h x w size of a view.
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from cellseg.dataset import DataSet
 from cellseg.device import device_of
 from cellseg.label_maps import target
 from cellseg.optimizer import rate_factor
+from cellseg.tensor_files import read_tensors
+from cellseg.whole_files import whole
 
 GLASS = 255
 """grey level around an image that is smaller than a view"""
@@ -187,18 +188,14 @@ def fit(task: Task, opponent: Opponent, steps: int, seed: int, folder: Path, tel
 def save(state: State, path: Path) -> None:
     """Write all that changes, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     content = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
-    try:
+    with whole(path) as partial:
         torch.save(content | {"step": state.step, "seconds": state.seconds}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def restore(state: State, path: Path) -> None:
     """Read what `save` wrote."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_tensors(path)
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.step, state.seconds = content["step"], content["seconds"]
