@@ -143,11 +143,11 @@ def _begin(study: optuna.Study, prepared: Prepared, identity: Mapping[str, str])
 def _refuse_newer(study: optuna.Study, storage: Storage) -> None:
     """Raise ValueError where a later version began the study, and this one cannot go on with it."""
     attributes = study.user_attrs
+    needed = attributes.get("needs", "its newest version")
     if attributes.get("format", 1) > FORMAT:
         raise ValueError(
-            f"--study {study.study_name}: study format {attributes['format']} in {shown(storage.address)}, this version "
-            f"reads up to {FORMAT}; update cellseg to {attributes.get('needs', 'its newest version')} or later, or "
-            "choose another name with --study"
+            f"--study {study.study_name}: study format {attributes['format']} in {shown(storage.address)}, this "
+            f"version reads up to {FORMAT}; update cellseg to {needed} or later, or choose another name with --study"
         )
 
 
