@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: install demo test faults bench check audit lock clean
+.PHONY: install demo test faults versions bench check audit lock clean
 
 install: .venv/installed
 
@@ -22,6 +22,9 @@ test: install
 faults: install
 	CELLSEG_FAULTS=1 $(RUN) -m pytest tests/faults
 
+versions: install
+	.ci/versions
+
 bench: install
 	$(RUN) benchmarks/run_all.py
 
@@ -39,6 +42,7 @@ audit: install
 lock:
 	test -x .venv/bin/uv || { $(PYTHON) -m venv .venv && $(RUN) -m pip install --quiet uv; }
 	.venv/bin/uv pip compile --quiet --universal --extra dev --no-header --no-emit-index-url setup.cfg --output-file requirements.lock
+	.venv/bin/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra dev --no-header --no-emit-index-url setup.cfg --output-file requirements-lowest.lock
 
 clean:
 	rm -rf .venv demo build *.egg-info

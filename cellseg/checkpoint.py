@@ -19,6 +19,9 @@ from cellseg.tensor_files import read_tensors
 from cellseg.whole_files import whole
 
 FORMAT = 1
+"""of the files; raised, once a release, with all that earlier versions cannot read, such as a new field of a config"""
+NEEDS = "0.1.0"
+"""the first version that reads this format; the file tells it to earlier ones"""
 FIELDS = {"model", "config", "plan", "commit", "epoch", "metrics", "training"}
 
 
@@ -40,6 +43,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
+        "needs": NEEDS,
         "model": dict(checkpoint.model),
         "config": to_dict(checkpoint.config),
         "plan": to_dict(checkpoint.plan),
@@ -81,7 +85,8 @@ def load(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: expected a cellseg checkpoint, found another file of torch.save")
     if content["format"] > FORMAT:
         raise ValueError(
-            f"{path}: checkpoint format {content['format']}, this version reads up to {FORMAT}; update cellseg"
+            f"{path}: checkpoint format {content['format']}, this version reads up to {FORMAT}; update cellseg to "
+            f"{content.get('needs', 'its newest version')} or later"
         )
     if missing := FIELDS - content.keys():
         raise ValueError(

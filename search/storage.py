@@ -40,7 +40,7 @@ class Storage:
 def open_storage(address: str, heartbeat: int) -> Storage:
     """The storage of an address, made where it is new; a trial is dead after three heartbeats of silence, in seconds.
 
-    Raises ValueError where the address cannot be used.
+    Raises ValueError where the address cannot be used, or another Optuna made its tables.
     """
     connect = {"timeout": BUSY_SECONDS} if _url(address).get_backend_name() == "sqlite" else {"options": KEEPALIVE}
     try:
@@ -54,6 +54,8 @@ def open_storage(address: str, heartbeat: int) -> Storage:
             )
     except (SQLAlchemyError, ImportError) as error:
         raise _unusable(address, error) from error
+    except RuntimeError as error:  # of other tables; it names both versions and what to do
+        raise ValueError(f"--storage {shown(address)}: {' '.join(str(error).split())}") from error
     return Storage(address, backend)
 
 

@@ -11,12 +11,16 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from space import LONGEST_WARMUP, Kind, first_trials, parameters_of
-from storage import Storage
+from storage import Storage, shown
 
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat
 from cellseg.experiment import Prepared
 
+FORMAT = 1
+"""of what a study holds, 1 where it does not say; raised with all that earlier versions cannot go on with"""
+NEEDS = "0.1.0"
+"""the first version that reads this format; the study tells it to earlier ones"""
 Pruner = Literal["median", "halving", "none"]
 VOLATILE = ("device", "dataset.workers")
 """fields that workers of one study may differ in"""
@@ -32,7 +36,7 @@ def open_study(
     """The study of this name, made where it is new.
 
     prepared is what its trials train on, full the config of its finals. Raises ValueError, with what differs,
-    where a study of this name searches other data, another space or around another config.
+    where a study of this name searches other data, another space or around another config, or has a newer format.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     identity = _identity(prepared, space, pruner) | {
@@ -49,8 +53,8 @@ def open_study(
         )
         if "identity" not in study.user_attrs and not study.trials:
             _begin(study, prepared, identity)
-    found = study.user_attrs.get("identity", {})
-    if changes := changed(found, identity):
+    _refuse_newer(study, storage)
+    if changes := changed(_with_defaults(study.user_attrs.get("identity", {})), identity):
         raise ValueError(
             f"--study {name}: it was begun with another setting; choose another name with --study, or go back to "
             + "; ".join(changes)
@@ -126,6 +130,8 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def _begin(study: optuna.Study, prepared: Prepared, identity: Mapping[str, str]) -> None:
     """What a new study holds. The identity comes last: a study that was killed before it is begun again."""
     for key, value in (
+        ("format", FORMAT),
+        ("needs", NEEDS),
         ("digest", prepared.data.digest),
         ("recipe", prepared.config.recipe),
         ("id", uuid4().hex[:8]),
@@ -134,10 +140,30 @@ def _begin(study: optuna.Study, prepared: Prepared, identity: Mapping[str, str])
         study.set_user_attr(key, value)
 
 
+def _refuse_newer(study: optuna.Study, storage: Storage) -> None:
+    """Raise ValueError where a later version began the study, and this one cannot go on with it."""
+    attributes = study.user_attrs
+    needed = attributes.get("needs", "its newest version")
+    if attributes.get("format", 1) > FORMAT:
+        raise ValueError(
+            f"--study {study.study_name}: study format {attributes['format']} in {shown(storage.address)}, this "
+            f"version reads up to {FORMAT}; update cellseg to {needed} or later, or choose another name with --study"
+        )
+
+
+def _with_defaults(identity: Mapping[str, str]) -> dict[str, str]:
+    """An identity with the fields that were not there yet when it was written: they have their defaults."""
+    return {**_texts(RunConfig()), **identity}
+
+
 def _identity(prepared: Prepared, space: Kind, pruner: Pruner) -> dict[str, str]:
     """All that makes two trials comparable, as text."""
-    config = {name: str(value) for name, value in flat(prepared.config).items() if name not in VOLATILE}
     searched = {
         f"space {name}": bounds for name, bounds in parameters_of(prepared.config, prepared.plan, space).items()
     }
-    return {"data": prepared.data.digest, "pruner": pruner, **searched, **config}
+    return {"data": prepared.data.digest, "pruner": pruner, **searched, **_texts(prepared.config)}
+
+
+def _texts(config: RunConfig) -> dict[str, str]:
+    """The fields of a config in which the workers of a study agree, as text."""
+    return {name: str(value) for name, value in flat(config).items() if name not in VOLATILE}

@@ -34,7 +34,11 @@ def plain() -> AugmentConfig:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training images of 72 x 80 pixels with 8 square cells each; classes 1 and 2 in all, 3 and 4 in one."""
-    root = tmp_path_factory.mktemp("squares")
+    return write_squares(tmp_path_factory.mktemp("squares"))
+
+
+def write_squares(root: Path) -> Path:
+    """The folder, with train/."""
     for number in range(4):
         place = root / "train" / f"image{number}"
         place.mkdir(parents=True)

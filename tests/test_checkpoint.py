@@ -172,10 +172,22 @@ def test_a_cut_off_file_is_refused_in_one_line(saved, tmp_path, share):
 
 
 def test_a_newer_format_is_refused(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(checkpoint, "NEEDS", "12.3.0")
     save(saved, tmp_path / "best.pt")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="checkpoint format 2, this version reads up to 1; update cellseg"):
+    newer, known = checkpoint.FORMAT + 1, checkpoint.FORMAT
+    says = (
+        rf"best\.pt: checkpoint format {newer}, this version reads up to {known}; update cellseg to 12\.3\.0 or later"
+    )
+    with pytest.raises(ValueError, match=says) as refused:
+        load(tmp_path / "best.pt")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_newer_format_that_does_not_say_what_it_needs_is_refused(saved, tmp_path):
+    torch.save({"format": checkpoint.FORMAT + 1}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="update cellseg to its newest version or later"):
         load(tmp_path / "best.pt")
 
 

@@ -123,7 +123,7 @@ def test_a_checkpoint_that_was_deleted_or_is_a_folder_is_refused_in_one_line(roo
     with pytest.raises(ValueError, match="expected a file, found the folder"):
         model_file(f"runs:/{run_id}/checkpoints", root)
     model_file(f"runs:/{run_id}", root).unlink()
-    with pytest.raises(ValueError, match=rf"^runs:/{run_id}: not found \(No such artifact: 'best\.pt'\)"):
+    with pytest.raises(ValueError, match=rf"^runs:/{run_id}: not found \(No such .*best\.pt'\)"):
         model_file(f"runs:/{run_id}", root)
 
 

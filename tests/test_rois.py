@@ -160,7 +160,7 @@ def test_what_is_no_roi_and_what_is_not_there_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.zip: no such file"):
         rois.read(tmp_path / "a.zip", SIZE)
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 and no more")
-    with pytest.raises(ValueError, match=r"a\.zip: expected a ROI that is an area, found ImageJ ROI data too short"):
+    with pytest.raises(ValueError, match=r"a\.zip: expected a ROI that is an area, found .*ImageJ ROI"):
         rois.read(tmp_path / "a.zip", SIZE)
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("photo.png", b"")

@@ -149,6 +149,16 @@ def test_a_storage_that_cannot_be_used_is_named_in_one_line_without_its_password
     assert "\n" not in str(refused.value)
 
 
+def test_tables_of_another_optuna_are_named_in_one_line(tmp_path):
+    address = f"sqlite:///{tmp_path / 'optuna.db'}"
+    engine = storage.open_storage(address, 1).backend.engine
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
+    with pytest.raises(ValueError, match=r"--storage sqlite:.*optuna\.db: .*try updating optuna") as refused:
+        storage.open_storage(address, 1)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_storage_that_is_lost_on_the_way_is_one_line_without_its_password():
     address = "postgresql://me:secret@127.0.0.1:1/db"
     engine = sqlalchemy.create_engine(address)

@@ -7,6 +7,7 @@ import pytest
 import space
 import study as studies
 from optuna.trial import TrialState
+from sqlalchemy import text
 from storage import open_storage
 from workers import claim
 
@@ -70,6 +71,36 @@ def test_a_study_of_an_earlier_version_is_not_mixed_into(prepared, storage):
     old.add_trial(optuna.create_trial(value=0.9))
     with pytest.raises(ValueError, match="choose another name"):
         opened(storage, prepared)
+
+
+def test_a_study_of_a_newer_format_is_refused_with_the_version_needed(prepared, storage, monkeypatch):
+    monkeypatch.setattr(studies, "FORMAT", studies.FORMAT + 1)
+    monkeypatch.setattr(studies, "NEEDS", "12.3.0")
+    opened(storage, prepared)
+    monkeypatch.undo()
+    newer, known = studies.FORMAT + 1, studies.FORMAT
+    says = rf"--study s: study format {newer} in sqlite:.*optuna\.db, this version reads up to {known}; .* 12\.3\.0 or"
+    with pytest.raises(ValueError, match=says) as refused:
+        opened(storage, prepared)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_goes_on_when_a_version_has_more_fields_and_these_have_their_defaults(prepared, storage):
+    study = opened(storage, prepared)
+    identity = study.user_attrs["identity"]
+    study.set_user_attr("identity", {name: text for name, text in identity.items() if name != "train.clip_norm"})
+    opened(storage, prepared)
+    with pytest.raises(ValueError, match=r"go back to train\.clip_norm 10\.0, now 3\.0$"):
+        opened(storage, with_train(prepared, clip_norm=3.0))
+
+
+def test_a_study_without_a_format_is_of_the_first(prepared, storage):
+    first = opened(storage, prepared)
+    with storage.backend.engine.begin() as connection:
+        gone = text("DELETE FROM study_user_attributes WHERE key IN ('format', 'needs')")
+        assert connection.execute(gone).rowcount == 2
+    assert "format" not in (again := opened(storage, prepared)).user_attrs
+    assert again.user_attrs["id"] == first.user_attrs["id"]
 
 
 @pytest.mark.parametrize("name", ["median", "halving"])
