@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import csv
 import io
+import logging
 import os
 import shutil
 import sys
@@ -34,6 +35,7 @@ SMALL = {
     "device": "cpu",
     "dataset.workers": 0,
     "augment.crop": 64,
+    "model.stages": 2,
     "model.fpn_channels": 16,
     "model.box_head": 16,
     "model.mask_channels": (8,),
@@ -87,8 +89,8 @@ TOLERANCES = {
 def main() -> int:
     """Soak, plot and tell."""
     options = parsed()
-    with tempfile.TemporaryDirectory(prefix="soak-") as work, _working_in(Path(work)):
-        held = soaked(options.minutes, options.out.resolve() / "soak.csv")
+    logging.getLogger("cellseg").setLevel(logging.WARNING)  # what each round says of the data is the same
+    held = soaked(options.minutes, options.out.resolve() / "soak.csv")
     draw(held, options.out / "plots" / "soak.png")
     grown = verdicts(held)
     print("\n".join(grown.values()))
@@ -103,19 +105,16 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def soaked(minutes: float, path: Path) -> list[Held]:
-    """What this process held after each round in the working folder; each is a line of the csv file at once."""
-    from cellseg.sample import write
-
+def soaked(minutes: float, path: Path, least: int = QUARTERS) -> list[Held]:
+    """What this process held after each of at least so many rounds; each is a line of the csv file at once."""
     begun = time.monotonic()
-    write(Path("data"), train=4, test=2)
-    _registered()
     held: list[Held] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="") as file, _work_folder():
         table = csv.writer(file)
         table.writerow(field.name for field in fields(Held))
-        while len(held) < QUARTERS or time.monotonic() - begun < 60 * minutes:
+        _begin()
+        while len(held) < least or time.monotonic() - begun < 60 * minutes:
             _study()
             _prediction()
             held.append(held_now(time.monotonic() - begun))
@@ -125,16 +124,14 @@ def soaked(minutes: float, path: Path) -> list[Held]:
 
 
 @contextlib.contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    """In the folder, with a place for temporary files in it, and runs in a store of its own."""
-    (folder / "tmp").mkdir()
-    tempfile.tempdir = str(folder / "tmp")
-    os.environ["TMPDIR"] = tempfile.tempdir
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    with contextlib.chdir(folder):
-        yield
-    tempfile.tempdir = None
-    del os.environ["TMPDIR"]
+def _work_folder() -> Iterator[None]:
+    """In a folder of its own, with a place for temporary files in it, and runs in a store of its own."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as work:
+        temporary = Path(work) / "tmp"
+        temporary.mkdir()
+        with contextlib.chdir(work), patch.object(tempfile, "tempdir", str(temporary)), patch.dict(os.environ):
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+            yield
 
 
 @contextlib.contextmanager
@@ -144,11 +141,13 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _registered() -> None:
-    """Train a network and register it."""
+def _begin() -> None:
+    """Write data, train a network and register it."""
     from cellseg.experiment import prepare, train_tracked
     from cellseg.registry import register
+    from cellseg.sample import write
 
+    write(Path("data"), train=4, test=2)
     prepared = prepare(replaced(RECIPES["demo"](), SMALL), Path("data"))
     with _silent():
         trained = train_tracked(prepared, experiment="cellseg-final", name="first")
