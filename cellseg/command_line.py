@@ -78,6 +78,7 @@ def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None
     def guarded() -> None:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("cellseg").setLevel(logging.INFO)
+        logging.getLogger("mlflow.store.db.utils").disabled = True  # what it tells in 100 lines reaches us as an error
         try:
             sys.exit(main() or 0)
         except KeyboardInterrupt:

@@ -1,6 +1,5 @@
-"""Scripts in processes of their own, forked from a server that has loaded torch and MLflow; and how to kill them."""
+"""Scripts in processes of their own, forked from a server that has loaded torch and MLflow, and faults in them."""
 
-import contextlib
 import importlib
 import multiprocessing
 import os
@@ -14,9 +13,18 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["cellseg.folds", "cellseg.tracking", "cellseg.fine_tune", "cellseg.export"])
 
 
-def start(folder, script, *arguments, log, fatal=None, call=1):
-    """A process that runs a script in a folder; it kills itself where it makes call number `call` of `fatal`."""
-    process = CONTEXT.Process(target=_run, args=(folder, ROOT / script, arguments, log, fatal, call))
+def kill(fatal, arguments):
+    """End this process as `kill -9` does; a file that torch saves is then half written."""
+    if fatal == "torch:save":
+        arguments[1].write(b"half a checkpoint")
+        arguments[1].flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(folder, script, *arguments, log, before=None, fatal=None, call=1, fault=kill):
+    """A process that runs a script in a folder, after `before`; a fault befalls it at call number `call` of `fatal`."""
+    target = (folder, ROOT / script, arguments, log, before, fatal, call, fault)
+    process = CONTEXT.Process(target=_run, args=target)
     process.start()
     return process
 
@@ -28,21 +36,22 @@ def ended(process, seconds=240):
     return process.exitcode
 
 
-def _run(folder, script, arguments, log, fatal, call):
+def _run(folder, script, arguments, log, before, fatal, call, fault):
     os.chdir(folder)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if before:
+        before()
     if fatal:
-        _arm(fatal, call)
+        _arm(fatal, call, fault)
     sys.argv = [str(script), *map(str, arguments)]
     sys.path.insert(0, str(script.parent))
-    with contextlib.suppress(SystemExit):
-        runpy.run_path(str(script), run_name="__main__")
+    runpy.run_path(str(script), run_name="__main__")
 
 
-def _arm(fatal, call):
-    """Replace a function, such as "torch:save", by one that ends this process as `kill -9` does."""
+def _arm(fatal, call, fault):
+    """Replace a function, such as "torch:save", by one that a fault befalls."""
     module, _, name = fatal.partition(":")
     owner = importlib.import_module(module)
     *path, last = name.split(".")
@@ -53,10 +62,7 @@ def _arm(fatal, call):
     def counted(*arguments, **options):
         calls.append(None)
         if len(calls) == call:
-            if fatal == "torch:save":  # in the middle of the file
-                arguments[1].write(b"half a checkpoint")
-                arguments[1].flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+            fault(fatal, arguments)
         return original(*arguments, **options)
 
     setattr(owner, last, counted)
