@@ -3,8 +3,11 @@
 import errno
 from collections.abc import Iterator
 
-OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "CUDA out of memory")
-"""torch's error by name, and by what it says: torch is not imported for it"""
+OUT_OF_MEMORY = (
+    *("OutOfMemoryError", "can't allocate memory", "CUDA out of memory"),
+    *("could not create a primitive", "bad_alloc", "can't start new thread"),
+)
+"""errors of torch, of oneDNN, C++ and threads, by their names and by what they say: torch is not imported for it"""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_DATABASE = "database or disk is full"
 """what SQLite says, whoever passes it on"""

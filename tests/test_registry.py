@@ -4,9 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+import cellseg
 from cellseg import tracking
 from cellseg.registry import model_file, register
 
@@ -129,6 +131,28 @@ def test_a_checkpoint_that_was_deleted_or_is_a_folder_is_refused_in_one_line(roo
         path.unlink()
     with pytest.raises(ValueError, match=rf"^runs:/{run_id}: not found \(No such artifact: 'best\.pt'\)"):
         content(f"runs:/{run_id}", root)
+
+
+class Touch:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_what_is_pickled_behind_an_address_is_refused_and_never_run(root, tmp_path, monkeypatch):
+    run_id = trained(root, "d12")
+    register(run_id, 0.1, root=root)
+    with model_file(f"runs:/{run_id}", root) as path:
+        torch.save(Touch(tmp_path / "ran"), path)
+    monkeypatch.chdir(root)
+    for address in ("models:/cellseg@best", f"runs:/{run_id}"):
+        with pytest.raises(ValueError, match="pickled objects"):
+            cellseg.load(address, device="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_alias_that_another_sets_at_the_same_moment_is_looked_at_again(root, monkeypatch):

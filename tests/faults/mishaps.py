@@ -5,7 +5,10 @@ import os
 import resource
 from pathlib import Path
 
+import torch
+
 FILLER = "filler"
+LEFT = 2**26
 HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)
 """of capset(2): its third version, for this process"""
 POWERS_OVER_FILES = 0b1111
@@ -24,9 +27,13 @@ def fill_disk(*_):
 
 
 def take_memory(*_):
-    """Let this process have no more memory than it has."""
+    """Let this process have hardly more memory than it has, and ask for more.
+
+    With none at all, a thread that Python starts may never tell that it has begun.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE"),) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + LEFT,) * 2)
+    torch.empty(2 * LEFT, dtype=torch.uint8)
 
 
 def give_up_powers():
