@@ -1,6 +1,7 @@
 """A disk that is full, a folder that belongs to another, no memory: one line that says what to do, and nothing lost."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -102,29 +103,23 @@ def checkpoint(whole, tmp_path_factory):
 SEARCH = "search/optuna_study.py"
 STUDY = [*TRAINING, "--trials", "1", "--trial-epochs", "1", "--finalists", "0", "--yardsticks", "gated"]
 PLACES = {
-    "sample": ("cellseg", "sample", "theirs/data"),
-    "predict": ("cellseg", "predict", "CHECKPOINT", "DATA/train", "--out", "theirs/cells"),
-    "train": (SCRIPT, *TRAINING, "--data", "DATA", "--runs", "theirs/runs"),
-    "submit": ("experiments/submit.py", "--data", "TESTED", "--checkpoint", "CHECKPOINT", "--out", "theirs/a.zip"),
-    "a study's storage": (SEARCH, *STUDY, "--data", "DATA", "--storage", "sqlite:///theirs/optuna.db"),
-    "a study's runs": (SEARCH, *STUDY, "--data", "DATA", "--runs", "theirs/runs"),
-    "a study's results": (SEARCH, *STUDY, "--data", "DATA", "--results", "theirs/results"),
+    "sample": ("{cellseg}", "sample", "theirs/data"),
+    "predict": ("{cellseg}", "predict", "{checkpoint}", "{folder}/train", "--out", "theirs/cells"),
+    "train": (SCRIPT, *TRAINING, "--data", "{folder}", "--runs", "theirs/runs"),
+    "submit": ("experiments/submit.py", "--data", "{tested}", "--checkpoint", "{checkpoint}", "--out", "theirs/a.zip"),
+    "a study's storage": (SEARCH, *STUDY, "--data", "{folder}", "--storage", "sqlite:///theirs/optuna.db"),
+    "a study's runs": (SEARCH, *STUDY, "--data", "{folder}", "--runs", "theirs/runs"),
+    "a study's results": (SEARCH, *STUDY, "--data", "{folder}", "--results", "theirs/results"),
 }
+"""what is written where: a script and its arguments, {} around what a fixture makes"""
 QUICK = ("sample", "train")
 
 
 @pytest.mark.parametrize("what", PLACES if ALL else QUICK)
-def test_a_folder_of_another_user_is_named_and_left_as_it_was(
-    folder, tested, place, not_ours, cellseg, checkpoint, what
-):
-    standing = {"DATA": folder, "TESTED": tested, "CHECKPOINT": checkpoint}
-    script, *arguments = (str(each) for each in PLACES[what])
-    for name, path in standing.items():
-        arguments = [each.replace(name, str(path)) for each in arguments]
-    script = cellseg if script == "cellseg" else script
-    assert ended(start(place, script, *arguments, log=place / "log", before=give_up_powers)) == 2, (
-        place / "log"
-    ).read_text()
+def test_a_folder_of_another_user_is_named_and_left_as_it_was(place, not_ours, what, request):
+    command = [re.sub(r"{(\w+)}", lambda name: str(request.getfixturevalue(name[1])), each) for each in PLACES[what]]
+    ran = start(place, *command, log=place / "log", before=give_up_powers)
+    assert ended(ran) == 2, (place / "log").read_text()
     line = told(place / "log")
     assert "theirs" in line
     assert "permission denied" in line.lower()
