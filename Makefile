@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: install demo test faults versions bench check audit lock clean
+.PHONY: install demo test faults soak versions bench check audit lock clean
 
 install: .venv/installed
 
@@ -21,6 +21,9 @@ test: install
 
 faults: install
 	CELLSEG_FAULTS=1 $(RUN) -m pytest tests/faults
+
+soak: install
+	$(RUN) benchmarks/soak.py
 
 versions: install
 	.ci/versions

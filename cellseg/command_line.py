@@ -79,6 +79,7 @@ def user_errors_in_one_line(main: Callable[[], int | None]) -> Callable[[], None
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("cellseg").setLevel(logging.INFO)
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every try to reach a server that is away
+        logging.getLogger("mlflow.store.db.utils").disabled = True  # what it tells in 100 lines reaches us as an error
         try:
             sys.exit(main() or 0)
         except KeyboardInterrupt:

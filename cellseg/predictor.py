@@ -6,6 +6,7 @@ Letters: H x W size of the image.
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,14 +93,15 @@ def load(*sources: str | Path, device: str = "auto") -> Model:
     A source is a best.pt, or an address in MLflow such as `models:/cellseg@best`. Raises FileNotFoundError and
     ValueError.
     """
-    paths = [local_file(each) for each in sources]
-    ensemble, first = load_ensemble(paths, device_of(device))
-    digest = hashlib.blake2b(b"".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
+    with ExitStack() as fetched:
+        paths = [fetched.enter_context(local_file(each)) for each in sources]
+        ensemble, first = load_ensemble(paths, device_of(device))
+        digest = hashlib.blake2b(b"".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
     color = first.config.dataset.color
     return Model(ensemble, first.config.predict, first.plan.class_names, color, first.plan.mpp, digest)
 
 
-def local_file(source: str | Path) -> Path:
+def local_file(source: str | Path) -> AbstractContextManager[Path]:
     """The checkpoint file of a path or of an address in MLflow; a colon's double slash may have lost one in a Path."""
     text = str(source)
-    return model_file(text, Path.cwd()) if text.startswith(ADDRESSES) else Path(source)
+    return model_file(text, Path.cwd()) if text.startswith(ADDRESSES) else nullcontext(Path(source))

@@ -6,11 +6,11 @@ last: AP50 on other data says nothing. One that was trained on all images has no
 of equals the newest is the best.
 """
 
-import atexit
 import re
-import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -55,25 +55,35 @@ def register(run_id: str, ap50: float | None, *, root: Path) -> Registered:
     return Registered(version, version == best)
 
 
-def model_file(uri: str, root: Path) -> Path:
+@contextmanager
+def model_file(uri: str, root: Path) -> Iterator[Path]:
     """The checkpoint of `models:/cellseg@best`, `models:/cellseg/3`, `runs:/<run id>` or `runs:/<run id>/<path>`.
 
-    It is the store's own file, or fetched from a server into a folder that is deleted when this process ends. Raises
-    ValueError where there is none.
+    It is the store's own file, or fetched from a server into a folder that is deleted with the block. Raises ValueError
+    where there is none.
     """
     if not exists(root):
         raise ValueError(f"{uri}: no mlflow.db in {root.resolve()}; go where it is, or set MLFLOW_TRACKING_URI")
     client, _ = opened(root)
-    try:
+    with one_line_if_not_found(uri):
         source = _source(client, uri)
-        folder = None if urlsplit(source).scheme in ("", "file") else _passing_folder()
-        path = Path(download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri))
+    own = urlsplit(source).scheme in ("", "file")
+    with nullcontext() if own else TemporaryDirectory(prefix="cellseg-") as folder:
+        with one_line_if_not_found(uri):
+            path = Path(download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri))
+        if not path.is_file():
+            raise ValueError(f"{uri}: expected a file, found the folder {path}; name a file in it")
+        yield path
+
+
+@contextmanager
+def one_line_if_not_found(uri: str) -> Iterator[None]:
+    """Raises ValueError, one line, where the store has nothing at this address."""
+    try:
+        yield
     except (MlflowException, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(f"{uri}: not found ({reason}); `mlflow ui` shows what is there") from error
-    if not path.is_file():
-        raise ValueError(f"{uri}: expected a file, found the folder {path}; name a file in it")
-    return path
 
 
 def _source(client: MlflowClient, uri: str) -> str:
@@ -86,13 +96,6 @@ def _source(client: MlflowClient, uri: str) -> str:
         run_id, path = found.groups()
         return f"{client.get_run(run_id).info.artifact_uri}/{path or f'{CHECKPOINTS}/{FILE}'}"
     raise ValueError(f"{uri}: expected models:/{MODEL}@{BEST}, models:/{MODEL}/1 or runs:/RUN_ID")
-
-
-def _passing_folder() -> str:
-    """A folder that is deleted when this process ends."""
-    folder = tempfile.mkdtemp(prefix="cellseg-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _make_model(client: MlflowClient) -> None:

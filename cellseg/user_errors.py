@@ -1,9 +1,16 @@
 """Errors that the user can mend, in one line; those of the machine with what to do. Imports nothing heavy."""
 
 import errno
+from collections.abc import Iterator
 
-OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "CUDA out of memory")
-"""torch's error by name, and by what it says: torch is not imported for it"""
+OUT_OF_MEMORY = (
+    *("OutOfMemoryError", "can't allocate memory", "CUDA out of memory"),
+    *("could not create a primitive", "bad_alloc", "can't start new thread"),
+)
+"""errors of torch, of oneDNN, C++ and threads, by their names and by what they say: torch is not imported for it"""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_DATABASE = "database or disk is full"
+"""what SQLite says, whoever passes it on"""
 AGAIN = "give the same command again: what was finished is kept"
 MENDED = {
     errno.ENOSPC: f"no space left on the disk; free some and {AGAIN}",
@@ -32,7 +39,19 @@ def in_one_line(error: BaseException) -> str | None:
             "or --predict.detections, a prediction with fewer views and zooms, and both take the machine's with "
             f"--device cpu: {reason}"
         )
+    behind = list(_behind(error))  # what cleans up after a full disk fails too, and hides it
+    if full := [each for each in behind if isinstance(each, OSError) and each.errno in FULL]:
+        error = full[0]
+    elif any(FULL_DATABASE in str(each) for each in behind):
+        return f"{str(error).partition(': ')[0]}: {MENDED[errno.ENOSPC]}"
     if isinstance(error, OSError) and error.errno in MENDED:
         where = f"{error.filename}: " if error.filename else ""
         return where + MENDED[error.errno]
     return str(error) if isinstance(error, ValueError | FloatingPointError | OSError) else None
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came of or followed."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__

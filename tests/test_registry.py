@@ -2,14 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from cellseg import registry, tracking
+import cellseg
+from cellseg import tracking
 from cellseg.registry import model_file, register
 
 pytestmark = pytest.mark.usefixtures("no_server", "booting_server")  # the server comes up while other tests run
@@ -37,15 +38,20 @@ def trained(root, digest, content="weights"):
     return run.id
 
 
+def content(uri, root):
+    with model_file(uri, root) as path:
+        return path.read_text()
+
+
 def best(root):
-    return model_file("models:/cellseg@best", root).read_text()
+    return content("models:/cellseg@best", root)
 
 
 def test_a_version_is_the_checkpoint_of_its_run_and_nothing_else(root, client):
     run_id = trained(root, "d1", "one")
     version, _ = register(run_id, 0.36125, root=root)
-    path = model_file(f"models:/cellseg/{version}", root)
-    assert path == root / "mlruns/e" / run_id / "artifacts/checkpoints/best.pt"
+    with model_file(f"models:/cellseg/{version}", root) as path:
+        assert path == root / "mlruns/e" / run_id / "artifacts/checkpoints/best.pt"
     assert [each.name for each in path.parent.iterdir()] == ["best.pt"]
     found = client.get_model_version("cellseg", str(version))
     assert (found.run_id, found.status) == (run_id, "READY")
@@ -95,8 +101,8 @@ def test_a_run_that_the_store_lacks_is_not_registered(root):
 
 def test_a_file_of_a_run_is_found_by_the_runs_address(root):
     run_id = trained(root, "d7", "mine")
-    assert model_file(f"runs:/{run_id}", root).read_text() == "mine"
-    assert model_file(f"runs:/{run_id}/config.json", root).read_text() == "{}"
+    assert content(f"runs:/{run_id}", root) == "mine"
+    assert content(f"runs:/{run_id}/config.json", root) == "{}"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ def test_a_file_of_a_run_is_found_by_the_runs_address(root):
 def test_an_address_of_nothing_is_refused_in_one_line(root, uri, message):
     register(trained(root, "d8"), 0.1, root=root)
     with pytest.raises(ValueError, match=message) as caught:
-        model_file(uri, root)
+        content(uri, root)
     assert str(caught.value).startswith(f"{uri}: ")
     assert "\n" not in str(caught.value)
 
@@ -121,10 +127,33 @@ def test_an_address_of_nothing_is_refused_in_one_line(root, uri, message):
 def test_a_checkpoint_that_was_deleted_or_is_a_folder_is_refused_in_one_line(root):
     run_id = trained(root, "d9")
     with pytest.raises(ValueError, match="expected a file, found the folder"):
-        model_file(f"runs:/{run_id}/checkpoints", root)
-    model_file(f"runs:/{run_id}", root).unlink()
+        content(f"runs:/{run_id}/checkpoints", root)
+    with model_file(f"runs:/{run_id}", root) as path:
+        path.unlink()
     with pytest.raises(ValueError, match=rf"^runs:/{run_id}: not found \(No such .*best\.pt'\)"):
-        model_file(f"runs:/{run_id}", root)
+        content(f"runs:/{run_id}", root)
+
+
+class Touch:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_what_is_pickled_behind_an_address_is_refused_and_never_run(root, tmp_path, monkeypatch):
+    run_id = trained(root, "d12")
+    register(run_id, 0.1, root=root)
+    with model_file(f"runs:/{run_id}", root) as path:
+        torch.save(Touch(tmp_path / "ran"), path)
+    monkeypatch.chdir(root)
+    for address in ("models:/cellseg@best", f"runs:/{run_id}"):
+        with pytest.raises(ValueError, match="pickled objects"):
+            cellseg.load(address, device="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_alias_that_another_sets_at_the_same_moment_is_looked_at_again(root, monkeypatch):
@@ -155,7 +184,7 @@ def test_a_refused_alias_is_told_in_one_line(root, monkeypatch):
 
 def test_a_root_without_a_store_is_left_without_one(tmp_path):
     with pytest.raises(ValueError, match=r"no mlflow\.db in .*MLFLOW_TRACKING_URI"):
-        model_file("models:/cellseg@best", tmp_path)
+        best(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,12 +195,12 @@ def test_several_may_register_with_a_server_at_once_and_its_file_is_fetched_for_
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(partial(register, root=tmp_path), runs, runs.values()))
     assert len({answer.version for answer in answers}) == 4
-    leftovers = []
-    monkeypatch.setattr(registry.atexit, "register", lambda call, *arguments, **options: leftovers.append(arguments))
-    fetched = model_file("models:/cellseg@best", tmp_path)
-    assert fetched.read_text() == "3"
-    ((folder,),) = leftovers
-    assert Path(folder) in fetched.parents
-    registry.shutil.rmtree(folder)
+    passing = tmp_path / "passing"
+    passing.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(passing))
+    with model_file("models:/cellseg@best", tmp_path) as fetched:
+        assert fetched.read_text() == "3"
+        assert passing in fetched.parents
     with pytest.raises(ValueError, match="not found"):
-        model_file("models:/cellseg@worst", tmp_path)
+        content("models:/cellseg@worst", tmp_path)
+    assert list(passing.iterdir()) == []

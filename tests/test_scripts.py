@@ -167,7 +167,8 @@ def test_the_final_network_is_registered_and_those_of_the_search_are_not(project
     (version,) = store.search_model_versions("name = 'cellseg'")
     assert version.run_id == final.info.run_id
     assert "registered models:/cellseg/1, now models:/cellseg@best" in printed["train"]
-    checkpoint = load(tracking.model_file("models:/cellseg@best", folder))
+    with tracking.model_file("models:/cellseg@best", folder) as path:
+        checkpoint = load(path)
     assert checkpoint.config.recipe == "demo"
     assert f"{checkpoint.metrics['val/AP50']:.4f}" == version.tags["AP50"]
 

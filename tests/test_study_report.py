@@ -10,6 +10,7 @@ import pytest
 import study_report
 from figures import figures_of
 from ladder import Finals, candidates, open_finals
+from matplotlib import pyplot
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from storage import open_storage
@@ -256,6 +257,11 @@ def test_a_study_without_a_trained_trial_leaves_its_tables(storage, tmp_path):
     files = write_report(read_outcome(study, storage), tmp_path, "x")
     assert set(files) == {"trials.csv", "finals.csv"}
     assert set(figures_of(study, read_outcome(study, storage))) == {"recall_against_ap", "ap_over_time"}
+
+
+def test_pyplot_keeps_no_figure_of_a_study(study, storage):
+    assert figures_of(study, read_outcome(study, storage))
+    assert pyplot.get_fignums() == []
 
 
 def test_every_plot_is_drawn(study, storage, tmp_path):

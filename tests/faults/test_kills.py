@@ -2,35 +2,12 @@
 
 import os
 import random
-import shutil
 import signal
-import time
-from pathlib import Path
-
-from cellseg.run_store import opened
 
 import pytest
-import torch
-from commands import ended, start
-from mlflow import MlflowClient
+from commands import ended
+from trainings import assert_same, go_on, left_in
 
-from cellseg.checkpoint import load
-
-SCRIPT = "experiments/final_train.py"
-TRAINING = [
-    *("--recipe", "demo", "--device", "cpu", "--augment.crop", "64", "--train.epochs", "3", "--train.batch", "1"),
-    *(
-        "--train.steps-per-epoch",
-        "2",
-        "--model.fpn-channels",
-        "16",
-        "--model.box-head",
-        "16",
-        "--model.mask-channels",
-        "8",
-    ),
-    *("--predict.zoom", "1", "--predict.detections", "60", "--predict.proposals", "100", "--dataset.workers", "0"),
-]
 PLACES = [
     ("torch:save", 1),
     ("torch:save", 4),
@@ -40,73 +17,13 @@ PLACES = [
     ("mlflow:MlflowClient.log_batch", 3),
     ("mlflow:MlflowClient.log_artifact", 1),
     ("mlflow:MlflowClient.set_terminated", 1),
-    ("cellseg.registry:register", 1),
+    ("cellseg.tracking:register", 1),
     ("pathlib:Path.replace", 2),
 ]
 ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 QUICK = [PLACES[1], PLACES[2], PLACES[5]]
 TIMES = 10
 """more kills, at moments drawn at random, of one training that is resumed until it ends"""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """The file of an MLflow store without runs; making one takes longer than the training."""
-    place = tmp_path_factory.mktemp("store")
-    opened(place)
-    return place / "mlflow.db"
-
-
-@pytest.fixture
-def place(store, tmp_path):
-    """Where a training is run, beside a store."""
-    shutil.copy(store, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def whole(folder, store, tmp_path_factory):
-    """What a training that was never killed leaves, and the seconds that it took."""
-    place = tmp_path_factory.mktemp("whole")
-    shutil.copy(store, place)
-    begun = time.monotonic()
-    assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
-    return left_in(place), time.monotonic() - begun
-
-
-def left_in(place):
-    """The weights and the metrics of the one run in a folder."""
-    (last,) = place.glob("experiments/runs/*/*/last.pt")
-    assert sorted(path.name for path in last.parent.iterdir()) == [".lock", "best.pt", "last.pt", "run.json"]
-    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
-    (experiment,) = client.search_experiments(filter_string="name = 'cellseg-final'")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert (run.info.run_id, run.info.status) == (last.parent.name, "FINISHED")
-    (version,) = client.search_model_versions("name = 'cellseg'")
-    assert version.run_id == run.info.run_id
-    history = {
-        name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
-        for name in run.data.metrics
-        if not name.startswith("system/") and "seconds" not in name
-    }
-    return {path.name: load(path) for path in last.parent.glob("*.pt")}, history
-
-
-def assert_same(found, expected):
-    (checkpoints, history), (others, other_history) = found, expected
-    assert history == other_history
-    for name, checkpoint in checkpoints.items():
-        assert checkpoint.epoch == others[name].epoch
-        assert checkpoint.metrics == others[name].metrics
-        for key, tensor in checkpoint.model.items():
-            assert torch.equal(tensor, others[name].model[key]), f"{name}: {key}"
-
-
-def go_on(place, data, **fatal):
-    """Begin the training, or resume it where it was begun."""
-    begun = [path.parent.name for path in Path(place).glob("experiments/runs/*/*/run.json")]
-    arguments = ["--resume", *begun] if begun else ["--data", data]
-    return start(place, SCRIPT, *TRAINING, *arguments, log=place / "log", **fatal)
 
 
 @pytest.mark.usefixtures("no_server")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from commands import ended, start
 from mlflow import MlflowClient
-from test_kills import ALL, SCRIPT, TRAINING
+from test_kills import ALL
+from trainings import SCRIPT, TRAINING
 
 from cellseg import whole_files
 from cellseg.checkpoint import load

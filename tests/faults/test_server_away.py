@@ -9,7 +9,8 @@ import pytest
 from commands import ended, start
 from mlflow import MlflowClient
 from mlflow_server import free_port, serving, wait_for
-from test_kills import ALL, SCRIPT, TRAINING
+from test_kills import ALL
+from trainings import SCRIPT, TRAINING
 
 from cellseg.checkpoint import load
 

@@ -1,0 +1,35 @@
+"""A training that nothing disturbed, and places for others."""
+
+import shutil
+import time
+
+from cellseg.run_store import opened
+
+import pytest
+from commands import ended
+from trainings import go_on, left_in
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """The file of an MLflow store without runs; making one takes longer than the training."""
+    place = tmp_path_factory.mktemp("store")
+    opened(place)
+    return place / "mlflow.db"
+
+
+@pytest.fixture
+def place(store, tmp_path):
+    """Where a training is run, beside a store."""
+    shutil.copy(store, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def whole(folder, store, tmp_path_factory):
+    """What a training that was never killed leaves, and the seconds that it took."""
+    place = tmp_path_factory.mktemp("whole")
+    shutil.copy(store, place)
+    begun = time.monotonic()
+    assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
+    return left_in(place), time.monotonic() - begun

@@ -1,0 +1,60 @@
+"""A training of seconds, which may be disturbed and resumed, and what it leaves."""
+
+from pathlib import Path
+
+import torch
+from commands import start
+from mlflow import MlflowClient
+
+from cellseg.checkpoint import load
+
+SCRIPT = "experiments/final_train.py"
+TRAINING = [
+    *("--recipe", "demo", "--device", "cpu", "--augment.crop", "64", "--train.epochs", "3", "--train.batch", "1"),
+    *(
+        "--train.steps-per-epoch",
+        "2",
+        "--model.fpn-channels",
+        "16",
+        "--model.box-head",
+        "16",
+        "--model.mask-channels",
+        "8",
+    ),
+    *("--predict.zoom", "1", "--predict.detections", "60", "--predict.proposals", "100", "--dataset.workers", "0"),
+]
+
+
+def left_in(place):
+    """The weights and the metrics of the one run in a folder."""
+    (last,) = place.glob("experiments/runs/*/*/last.pt")
+    assert sorted(path.name for path in last.parent.iterdir()) == [".lock", "best.pt", "last.pt", "run.json"]
+    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'cellseg-final'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_id, run.info.status) == (last.parent.name, "FINISHED")
+    (version,) = client.search_model_versions("name = 'cellseg'")
+    assert version.run_id == run.info.run_id
+    history = {
+        name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+        if not name.startswith("system/") and "seconds" not in name
+    }
+    return {path.name: load(path) for path in last.parent.glob("*.pt")}, history
+
+
+def assert_same(found, expected):
+    (checkpoints, history), (others, other_history) = found, expected
+    assert history == other_history
+    for name, checkpoint in checkpoints.items():
+        assert checkpoint.epoch == others[name].epoch
+        assert checkpoint.metrics == others[name].metrics
+        for key, tensor in checkpoint.model.items():
+            assert torch.equal(tensor, others[name].model[key]), f"{name}: {key}"
+
+
+def go_on(place, data, **fatal):
+    """Begin the training, or resume it where it was begun."""
+    begun = [path.parent.name for path in Path(place).glob("experiments/runs/*/*/run.json")]
+    arguments = ["--resume", *begun] if begun else ["--data", data]
+    return start(place, SCRIPT, *TRAINING, *arguments, **{"log": place / "log", **fatal})
