@@ -1,6 +1,5 @@
 """Scripts in processes of their own, forked from a server that has loaded torch and MLflow; and how to kill them."""
 
-import contextlib
 import importlib
 import multiprocessing
 import os
@@ -14,9 +13,16 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["cellseg.folds", "cellseg.tracking", "cellseg.fine_tune", "cellseg.export"])
 
 
+def warm_up():
+    """Start the server, which takes longer than what is forked from it."""
+    process = CONTEXT.Process(target=int)
+    process.start()
+    assert ended(process) == 0
+
+
 def start(folder, script, *arguments, log, fatal=None, call=1):
-    """A process that runs a script in a folder; it kills itself where it makes call number `call` of `fatal`."""
-    process = CONTEXT.Process(target=_run, args=(folder, ROOT / script, arguments, log, fatal, call))
+    """A process that runs a script, or `cellseg`, in a folder; it kills itself at call number `call` of `fatal`."""
+    process = CONTEXT.Process(target=_run, args=(folder, script, arguments, log, fatal, call))
     process.start()
     return process
 
@@ -28,6 +34,13 @@ def ended(process, seconds=240):
     return process.exitcode
 
 
+def ended_or_killed(process, seconds):
+    """The exit code of a process, which is killed if it has not ended by then."""
+    process.join(seconds)
+    process.kill()
+    return ended(process)
+
+
 def _run(folder, script, arguments, log, fatal, call):
     os.chdir(folder)
     with log.open("ab") as file:
@@ -35,10 +48,13 @@ def _run(folder, script, arguments, log, fatal, call):
         os.dup2(file.fileno(), 2)
     if fatal:
         _arm(fatal, call)
-    sys.argv = [str(script), *map(str, arguments)]
-    sys.path.insert(0, str(script.parent))
-    with contextlib.suppress(SystemExit):
-        runpy.run_path(str(script), run_name="__main__")
+    path = ROOT / script
+    sys.argv = [str(path), *map(str, arguments)]
+    if script == "cellseg":
+        runpy.run_module("cellseg", run_name="__main__")
+    else:
+        sys.path.insert(0, str(path.parent))
+        runpy.run_path(str(path), run_name="__main__")
 
 
 def _arm(fatal, call):

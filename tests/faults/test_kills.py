@@ -4,14 +4,13 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
-from cellseg.run_store import opened
-
 import pytest
 import torch
-from commands import ended, start
+from commands import ended, ended_or_killed, start, warm_up
 from mlflow import MlflowClient
 
 from cellseg.checkpoint import load
@@ -40,21 +39,15 @@ PLACES = [
     ("mlflow:MlflowClient.log_batch", 3),
     ("mlflow:MlflowClient.log_artifact", 1),
     ("mlflow:MlflowClient.set_terminated", 1),
-    ("cellseg.registry:register", 1),
+    ("cellseg.tracking:register", 1),
+    ("mlflow:MlflowClient.create_model_version", 1),
+    ("mlflow:MlflowClient.set_registered_model_alias", 1),
     ("pathlib:Path.replace", 2),
 ]
 ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 QUICK = [PLACES[1], PLACES[2], PLACES[5]]
 TIMES = 10
-"""more kills, at moments drawn at random, of one training that is resumed until it ends"""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """The file of an MLflow store without runs; making one takes longer than the training."""
-    place = tmp_path_factory.mktemp("store")
-    opened(place)
-    return place / "mlflow.db"
+"""more kills at least, at moments drawn at random, of one training after the other, each resumed until it ends"""
 
 
 @pytest.fixture
@@ -69,21 +62,25 @@ def whole(folder, store, tmp_path_factory):
     """What a training that was never killed leaves, and the seconds that it took."""
     place = tmp_path_factory.mktemp("whole")
     shutil.copy(store, place)
+    warm_up()
     begun = time.monotonic()
     assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
     return left_in(place), time.monotonic() - begun
 
 
 def left_in(place):
-    """The weights and the metrics of the one run in a folder."""
+    """The weights and the metrics of the one run in a folder; one that was killed before it had its own is empty."""
     (last,) = place.glob("experiments/runs/*/*/last.pt")
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt", "run.json"]
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'cellseg-final'")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert (run.info.run_id, run.info.status) == (last.parent.name, "FINISHED")
+    runs = {each.info.run_id: each for each in client.search_runs([experiment.experiment_id])}
+    run = runs.pop(last.parent.name)
+    assert run.info.status == "FINISHED"
+    assert not any(each.data.metrics for each in runs.values())
     (version,) = client.search_model_versions("name = 'cellseg'")
     assert version.run_id == run.info.run_id
+    assert client.get_model_version_by_alias("cellseg", "best").version == version.version
     history = {
         name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
@@ -119,16 +116,13 @@ def test_a_training_that_is_killed_at_a_place_ends_the_same(folder, whole, place
 
 @pytest.mark.skipif(not ALL, reason="`make faults` kills at random moments too")
 @pytest.mark.usefixtures("no_server")
-def test_a_training_that_is_killed_again_and_again_ends_the_same(folder, whole, place):
+def test_trainings_that_are_killed_again_and_again_end_the_same(folder, whole, store, tmp_path):
     moments = random.Random(0)
     kills = 0
     while kills < TIMES:
-        process = go_on(place, folder)
-        process.join(moments.uniform(0.2, whole[1]))
-        if process.exitcode is not None:
-            break
-        process.kill()
-        assert ended(process) == -signal.SIGKILL
-        kills += 1
-    assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
-    assert_same(left_in(place), whole[0])
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
+        shutil.copy(store, place)
+        while (code := ended_or_killed(go_on(place, folder), moments.uniform(0.2, whole[1]))) == -signal.SIGKILL:
+            kills += 1
+        assert code == 0, (place / "log").read_text()
+        assert_same(left_in(place), whole[0])
