@@ -169,6 +169,8 @@ def predict_files(
     cannot be written.
     """
     folder = journal.path.parent
+    for place in {(folder / job.name).parent for job in jobs}:
+        sweep(place)
     for number, job in enumerate(jobs):
 
         def tell_share(share: float, before: int = number) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cellseg.codes import run_lengths
 from cellseg.json_files import MEMBER, shown
-from cellseg.whole_files import require_place, whole
+from cellseg.whole_files import require_place, sweep, whole, zip_member
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score", "segmentation")
 SHOWN_PROBLEMS = 20
@@ -125,17 +125,17 @@ def write_submission(
 ) -> Summary:
     """Summary of the zip that is written to path: the results in order of image and score, in MEMBER.
 
-    The same results give the same bytes, and path never holds half a file. Raises ValueError with the first problems
-    that lint finds, FileNotFoundError for a missing folder, OSError where the file cannot be written.
+    The same results give the same bytes, path never holds half a file, and what a killed call left beside it is swept
+    away. Raises ValueError with the first problems that lint finds, FileNotFoundError for a missing folder, OSError
+    where the file cannot be written.
     """
     if problems := lint(results, images, num_cell_classes, max_bytes):
         raise ValueError(f"{path}: not written: " + "; ".join(problems[:3]))
     require_place(path)
-    member = zipfile.ZipInfo(MEMBER)  # dated 1980, so that the bytes do not depend on the clock
-    member.compress_type, member.external_attr, member.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
+    sweep(path.parent)
     try:
         with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-            archive.writestr(member, _text(results))
+            archive.writestr(zip_member(MEMBER), _text(results))
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     counts = Counter(result["category_id"] for result in results)

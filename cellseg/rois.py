@@ -17,7 +17,7 @@ from cellseg.codes import Array
 from cellseg.colors import color_of
 from cellseg.drawn import DrawnCell, Outline, drawn
 from cellseg.outlines import Ring, outlines_of
-from cellseg.whole_files import whole
+from cellseg.whole_files import whole, zip_member
 
 MOVE, LINE, QUADRATIC, CUBIC, CLOSE = range(5)
 POINTS = {MOVE: 1, LINE: 1, QUADRATIC: 2, CUBIC: 3, CLOSE: 0}
@@ -32,17 +32,17 @@ AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
 def write(cells: Cells, path: Path) -> None:
     """Write a zip of traced ROIs, the exact outlines of the pixels; composite ones of cells with parts or holes.
 
-    Each has the colour of its class; a group would bring one of ImageJ's own.
+    Each has the colour of its class; a group would bring one of ImageJ's own. The same cells give the same bytes.
     """
     digits = max(4, len(str(len(cells))))
-    with whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         rows = zip(cells.windows(), cells.names, cells.labels.tolist(), strict=True)
         for number, ((corner, window), class_name, label) in enumerate(rows, start=1):
             rings = [ring for part in outlines_of(window, corner) for ring in part]
             roi = _traced(rings[0]) if len(rings) == 1 else _composite(rings)
             roi.name = f"{number:0{digits}}-{class_name}"
             roi.stroke_color = bytes((255, *color_of(label)))
-            archive.writestr(re.sub(r"[/\\]", "_", roi.name) + ".roi", roi.tobytes())
+            archive.writestr(zip_member(re.sub(r"[/\\]", "_", roi.name) + ".roi"), roi.tobytes())
 
 
 def read(

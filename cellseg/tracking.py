@@ -44,10 +44,13 @@ REASON_TAGS = {"KILLED": "pruned", "FAILED": "failure"}
 class Run:
     """An open run; its metrics are buffered, everything else is logged at once, or later where the store is away."""
 
-    def __init__(self, run_id: str, outbox: Outbox, last_steps: Mapping[str, int]) -> None:
+    def __init__(
+        self, run_id: str, outbox: Outbox, last_steps: Mapping[str, int] | None = None, *, has_settings: bool = False
+    ) -> None:
         self.id = run_id
+        self.has_settings = has_settings
         self._outbox = outbox
-        self._last_steps = last_steps  # of each metric, that an earlier process logged
+        self._last_steps = last_steps or {}  # of each metric, that an earlier process logged
         self._lock = threading.Lock()
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
@@ -159,13 +162,13 @@ def start(
                 return str(client.create_run(identity, tags=labels, run_name=name).info.run_id)
 
             created = create() if parent is None else patiently(create)
-            run = Run(created, Outbox(client, created, root), {})
+            run = Run(created, Outbox(client, created, root))
         else:
             run = _reopened(client, run_id, labels, root)
         with _ended(run), logged_use(run, client.tracking_uri) if system_metrics else nullcontext():
-            if run_id is None:
-                run.params(params)
+            if not run.has_settings:
                 run.json(config, "config.json")
+                run.params(params)
             yield run
 
 
@@ -213,7 +216,7 @@ def _reopened(client: MlflowClient, run_id: str, tags: Mapping[str, str], root: 
     for mark in REASON_TAGS.values():
         if mark in earlier.data.tags:
             client.delete_tag(run_id, mark)
-    run = Run(run_id, outbox, last_steps)
+    run = Run(run_id, outbox, last_steps, has_settings=bool(earlier.data.params))
     for name, value in tags.items():
         run.tag(name, value)
     return run

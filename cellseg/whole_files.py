@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZipInfo
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PARTIAL = re.compile(r"\..+\.\d+")
-"""what is being written to .<name>.<process id>"""
+PARTIAL = re.compile(r"\..+\.\d+\.partial")
+"""what is being written to .<name>.<process id>.partial"""
 LEAVING_SECONDS = 30.0
 """in which what a killed process had started, such as data workers, notices that and lets go of its folder"""
-YOUNG = 1.0
-"""seconds in which the writer of a partial file may not have locked it yet"""
 
 
 def require_place(path: Path) -> None:
@@ -33,10 +33,9 @@ def whole(path: Path) -> Iterator[Path]:
 
     An OSError of writing names the path.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)  # whose writer lives
+        with _held(partial):
             yield partial
             partial.replace(path)
     except OSError as error:
@@ -45,6 +44,22 @@ def whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(partial: Path) -> Iterator[None]:
+    """The file, locked while its writer lives; made again where it was swept away before it was locked."""
+    while True:
+        with partial.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _lies_at(partial, file):
+                yield
+                return
+
+
+def _lies_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file is the one that has this path now."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 @contextmanager
@@ -88,15 +103,23 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def sweep(folder: Path) -> None:
     """Delete what killed processes left of the files that they were writing there."""
-    for path in folder.glob(".*"):
+    for path in folder.glob(".*.partial"):
         with suppress(OSError):  # it is gone, or held by its writer
-            if PARTIAL.fullmatch(path.name) and time.time() - path.stat().st_mtime > YOUNG:
+            if PARTIAL.fullmatch(path.name):
                 with path.open("rb") as left:
                     fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
+                    if _lies_at(path, left):
+                        path.unlink()
 
 
 def write_whole(text: str, path: Path) -> None:
     """Write a text file whole or not at all."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def zip_member(name: str) -> ZipInfo:
+    """A deflated member of a zip, dated 1980, so that the bytes depend neither on the clock nor on the machine."""
+    member = ZipInfo(name)
+    member.compress_type, member.external_attr, member.create_system = ZIP_DEFLATED, 0o644 << 16, 3
+    return member

@@ -6,7 +6,7 @@ import optuna
 from objective import YARDSTICKS, Task, empty_folder, final, objective
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
-from study import queue_first, tries, value_of
+from study import cut_off, queue_first, tries, value_of
 from workers import Stop, work
 
 
@@ -32,6 +32,7 @@ def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, fina
         fill=lambda study: queue_first(study, shared.prepared, shared.space),
         ended=lambda trial: empty_folder(trial, shared),
     )
+    _empty_folders(study, shared)
     if not finals.candidates:
         return
     last_rung = open_finals(study, storage, finals, seed)
@@ -39,6 +40,14 @@ def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, fina
         *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop),
         ended=lambda trial: empty_folder(trial, shared),
     )
+    _empty_folders(last_rung, shared)
+
+
+def _empty_folders(study: optuna.Study, shared: Task) -> None:
+    """Of all trials that have ended: a worker may have died when it had told the end, before it emptied the folder."""
+    for trial in tries(study)[0]:
+        if trial.state.is_finished() and not cut_off(trial):
+            empty_folder(trial, shared)
 
 
 def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_seed: int) -> optuna.Study:

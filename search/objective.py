@@ -168,13 +168,16 @@ def empty_folder(trial: FrozenTrial, shared: Task) -> None:
 
 def _earlier_run(trial: optuna.Trial, tags: Mapping[str, str], shared: Task) -> str | None:
     """The run that an earlier try of this trial left on this machine, if any."""
-    if not earlier_tries(_frozen(trial)):
-        return None
-    run_id = tracking.find_run(EXPERIMENT, tags, root=Path.cwd())
+    run_id = _run_of_earlier_try(trial, tags)
     if run_id and not (shared.runs / shared.prepared.data.digest / run_id / "run.json").exists():
-        end_run(run_id, "its worker died, on another machine; this trial has a new run")
+        end_run(run_id, "its worker died, before it had a folder or on another machine; this trial has a new run")
         return None
     return run_id
+
+
+def _run_of_earlier_try(trial: optuna.Trial, tags: Mapping[str, str]) -> str | None:
+    """The run that an earlier try of this trial left in the store, if any."""
+    return tracking.find_run(EXPERIMENT, tags, root=Path.cwd()) if earlier_tries(_frozen(trial)) else None
 
 
 def end_run(run_id: str, reason: str) -> None:
@@ -220,15 +223,17 @@ def _recall(config: RunConfig, sizes: anchors.Sizes, ratios: anchors.Ratios, cel
 
 
 def _track_refused(trial: optuna.Trial, config: RunConfig, shared: Task, name: str, reason: str) -> None:
-    """A run without a training, so that MLflow has every trial."""
+    """A run without a training, so that MLflow has every trial; that of an earlier try goes on."""
+    tags = {**_tags(trial), "stage": "trial"}
     with tracking.start(
         EXPERIMENT,
         name,
         root=Path.cwd(),
         params=flat(config),
         config=to_dict(config),
-        tags={**_tags(trial), "stage": "trial", "recipe": config.recipe, "digest": shared.prepared.data.digest},
+        tags={**tags, "recipe": config.recipe, "digest": shared.prepared.data.digest},
         parent=shared.parent,
+        run_id=_run_of_earlier_try(trial, tags),
         system_metrics=False,
     ) as run:
         run.dataset(str(shared.prepared.root), shared.prepared.data.digest)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study import RETRIES, cut_off, earlier_tries, given_up, value_of
 from study_outcome import FEWEST_RANKED, Outcome, at_one_epoch, importances, saved, seconds_of, winner_of
 
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import sweep, write_whole
 from cellseg.winner import Winner, write_winner
 
 SHOWN = 0.0005
@@ -27,6 +27,7 @@ def write_report(outcome: Outcome, folder: Path, command: str) -> dict[str, Path
     """The files of a study by name: the tables and study.md always, best.json once a trial came to its end."""
     place = folder / outcome.name
     place.mkdir(parents=True, exist_ok=True)
+    sweep(place)
     files = {"trials.csv": place / "trials.csv", "finals.csv": place / "finals.csv"}
     write_whole(_csv(trial_rows(outcome)), files["trials.csv"])
     write_whole(_csv(final_rows(outcome)), files["finals.csv"])

@@ -100,6 +100,16 @@ def test_what_was_interrupted_goes_on_with_the_image_that_was_not_finished(image
     assert predicted([images], out)[0] == []
 
 
+def test_what_a_killed_call_left_is_swept_away_in_subfolders_too(images, tmp_path):
+    out = tmp_path / "out"
+    (out / "inner").mkdir(parents=True)
+    left = [out / ".predictions.jsonl.1.partial", out / ".a.labels.tif.1.partial", out / "inner/.a.csv.csv.1.partial"]
+    for path in left:
+        path.write_text("half a file")
+    predicted([images], out)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_changed_image_and_a_lost_file_are_predicted_anew(images, tmp_path):
     out = tmp_path / "out"
     predicted([images], out)

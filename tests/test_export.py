@@ -171,6 +171,12 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_what_a_killed_call_left_beside_the_submission_is_swept_away(tmp_path):
+    (tmp_path / ".submission.zip.1.partial").write_bytes(b"half a zip")
+    write_submission([result()], IMAGES, tmp_path / "submission.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["submission.zip"]
+
+
 def test_rounding_keeps_the_order_of_scores(tmp_path):
     close = [0.50000011, 0.50000014, 0.50000012, 0.9]
     found = [result(score=score, category_id=k, bbox=[1 / 3, 2, 3, 4]) for k, score in enumerate(close, start=1)]

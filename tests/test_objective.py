@@ -7,6 +7,8 @@ import objective
 import optuna
 import pytest
 from mlflow import MlflowClient
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 from space import first_trials
 from workers import TakenOver
 
@@ -51,6 +53,19 @@ def test_anchors_that_miss_the_cells_are_refused_before_any_training(shared, tmp
     assert run.info.status == "KILLED"
     assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
     assert run.info.run_name == "trial-000 · a4×1.7 · lr 1e-3"  # 4, 8 and 12: a step of 3 ** 0.5
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_refused_trial_whose_worker_died_goes_on_in_its_run(shared, tmp_path):
+    study = study_of(shared, "reference")
+    with pytest.raises(optuna.TrialPruned):
+        objective.objective(study.ask(), shared)
+    RetryHeartbeatStaleTrialCallback()(study, study.tell(0, state=TrialState.FAIL))
+    with pytest.raises(optuna.TrialPruned):
+        objective.objective(study.ask(), shared)
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert [trial.user_attrs["run_id"] for trial in study.trials] == [run.info.run_id] * 2
 
 
 def test_a_yardstick_is_trained_whatever_its_anchors_and_is_not_stopped(shared, tmp_path):

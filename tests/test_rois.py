@@ -48,6 +48,8 @@ def test_what_is_written_is_read_to_the_pixel(tmp_path):
     assert [cell.code for cell in read] == list(cells.codes)
     assert [cell.class_name for cell in read] == cells.names
     assert [each.name for each in tmp_path.iterdir()] == ["a.zip"]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {each.date_time for each in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # whenever it is written
 
 
 def test_a_cell_is_a_traced_roi_and_one_of_parts_or_holes_a_composite(tmp_path):

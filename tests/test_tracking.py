@@ -342,6 +342,21 @@ def test_what_a_store_could_not_be_told_is_sent_from_the_folder_of_the_run(root:
     assert tracking.send_waiting(root) == 0
 
 
+def test_a_run_that_was_killed_before_it_had_its_settings_gets_them_when_it_goes_on(
+    root: Path, client: MlflowClient
+) -> None:
+    experiment = client.get_experiment_by_name("cells")
+    assert experiment is not None
+    killed = client.create_run(experiment.experiment_id)
+    with started(root, run_id=killed.info.run_id) as run:
+        pass
+    assert logged(client, run).data.params == {"train.batch": "4"}
+    assert "config.json" in files(root, run)
+    with started(root, run_id=run.id, params={"train.batch": 5}):
+        pass
+    assert logged(client, run).data.params == {"train.batch": "4"}
+
+
 def test_a_run_that_is_resumed_is_told_first_what_waits(root: Path, client: MlflowClient) -> None:
     with started(root) as run:
         run.metrics({"a": 1.0}, 1)

@@ -1,11 +1,13 @@
+import fcntl
 import multiprocessing
 import os
 import signal
+from zipfile import ZipFile
 
 import pytest
 
 from cellseg import whole_files
-from cellseg.whole_files import only_writer, require_place, sweep, whole, whole_folder, write_whole
+from cellseg.whole_files import only_writer, require_place, sweep, whole, whole_folder, write_whole, zip_member
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
@@ -55,7 +57,7 @@ def test_a_file_that_is_written_in_parts_takes_its_place_at_the_end(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["some.bin"]
 
 
-@pytest.mark.parametrize("named", [None, ".a.txt.1"])
+@pytest.mark.parametrize("named", [None, ".a.txt.1.partial"])
 def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch, named):
     monkeypatch.setattr(os, "getpid", lambda: 1)
     with pytest.raises(OSError, match="No space left") as caught, whole(tmp_path / "a.txt"):
@@ -88,8 +90,7 @@ def test_a_full_disk_names_the_folder_and_other_errors_their_file(tmp_path, numb
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_files, "YOUNG", 0.0)
+def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is_not(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     killed = context.Process(target=write_for_ever, args=(tmp_path / "killed", ready))
@@ -97,12 +98,11 @@ def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is
     assert ready.wait(60)
     os.kill(killed.pid, signal.SIGKILL)
     killed.join(60)
-    (tmp_path / ".hidden").write_text("of the user")
     with whole(tmp_path / "living") as partial:
-        assert {each.name for each in tmp_path.iterdir()} == {f".killed.{killed.pid}", partial.name, ".hidden"}
+        assert {each.name for each in tmp_path.iterdir()} == {f".killed.{killed.pid}.partial", partial.name}
         sweep(tmp_path)
-        assert {each.name for each in tmp_path.iterdir()} == {partial.name, ".hidden"}
-    assert {each.name for each in tmp_path.iterdir()} == {"living", ".hidden"}
+        assert list(tmp_path.iterdir()) == [partial]
+    assert [each.name for each in tmp_path.iterdir()] == ["living"]
 
 
 def write_for_ever(path, ready):
@@ -111,11 +111,29 @@ def write_for_ever(path, ready):
         signal.pause()
 
 
-def test_a_file_that_was_just_begun_is_left_alone(tmp_path):
-    (tmp_path / ".begun.1").write_text("not locked yet")
+def test_what_is_not_ours_is_not_swept_away(tmp_path):
+    names = {".hidden", ".notes.2024", "a.1.partial", ".a.partial"}
+    for name in names:
+        (tmp_path / name).write_text("of the user")
     sweep(tmp_path)
-    assert (tmp_path / ".begun.1").exists()
+    assert {each.name for each in tmp_path.iterdir()} == names
     sweep(tmp_path / "not there")
+
+
+def test_a_file_that_was_swept_away_before_its_writer_had_locked_it_is_written_all_the_same(tmp_path, monkeypatch):
+    lock, swept = fcntl.flock, []
+
+    def late(file, how):
+        if how == fcntl.LOCK_EX and not swept:  # the writer's
+            swept.append(True)
+            sweep(tmp_path)
+            assert not list(tmp_path.iterdir())
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_whole("text", tmp_path / "some.txt")
+    assert swept
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("some.txt", "text")]
 
 
 def test_a_place_for_a_file_is_a_name_in_a_folder_that_is_there(tmp_path):
@@ -146,3 +164,13 @@ def write_long(folder, begun):
     with only_writer(folder):
         begun.set()
         signal.pause()
+
+
+def test_a_member_of_a_zip_has_the_same_bytes_whenever_it_is_written(tmp_path):
+    member = zip_member("a.txt")
+    assert (member.filename, member.date_time) == ("a.txt", (1980, 1, 1, 0, 0, 0))
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(member, "a" * 100)
+    with ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.read("a.txt") == b"a" * 100
+        assert archive.infolist()[0].compress_size < 100

@@ -6,7 +6,7 @@ import time
 from cellseg.run_store import opened
 
 import pytest
-from commands import ended
+from commands import ended, warm_up
 from trainings import go_on, left_in
 
 
@@ -30,6 +30,7 @@ def whole(folder, store, tmp_path_factory):
     """What a training that was never killed leaves, and the seconds that it took."""
     place = tmp_path_factory.mktemp("whole")
     shutil.copy(store, place)
+    warm_up()
     begun = time.monotonic()
     assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
     return left_in(place), time.monotonic() - begun

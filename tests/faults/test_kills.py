@@ -2,10 +2,13 @@
 
 import os
 import random
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
-from commands import ended
+from commands import ended, ended_or_killed
 from trainings import assert_same, go_on, left_in
 
 PLACES = [
@@ -18,12 +21,14 @@ PLACES = [
     ("mlflow:MlflowClient.log_artifact", 1),
     ("mlflow:MlflowClient.set_terminated", 1),
     ("cellseg.tracking:register", 1),
+    ("mlflow:MlflowClient.create_model_version", 1),
+    ("mlflow:MlflowClient.set_registered_model_alias", 1),
     ("pathlib:Path.replace", 2),
 ]
 ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 QUICK = [PLACES[1], PLACES[2], PLACES[5]]
 TIMES = 10
-"""more kills, at moments drawn at random, of one training that is resumed until it ends"""
+"""more kills at least, at moments drawn at random, of one training after the other, each resumed until it ends"""
 
 
 @pytest.mark.usefixtures("no_server")
@@ -36,16 +41,13 @@ def test_a_training_that_is_killed_at_a_place_ends_the_same(folder, whole, place
 
 @pytest.mark.skipif(not ALL, reason="`make faults` kills at random moments too")
 @pytest.mark.usefixtures("no_server")
-def test_a_training_that_is_killed_again_and_again_ends_the_same(folder, whole, place):
+def test_trainings_that_are_killed_again_and_again_end_the_same(folder, whole, store, tmp_path):
     moments = random.Random(0)
     kills = 0
     while kills < TIMES:
-        process = go_on(place, folder)
-        process.join(moments.uniform(0.2, whole[1]))
-        if process.exitcode is not None:
-            break
-        process.kill()
-        assert ended(process) == -signal.SIGKILL
-        kills += 1
-    assert ended(go_on(place, folder)) == 0, (place / "log").read_text()
-    assert_same(left_in(place), whole[0])
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
+        shutil.copy(store, place)
+        while (code := ended_or_killed(go_on(place, folder), moments.uniform(0.2, whole[1]))) == -signal.SIGKILL:
+            kills += 1
+        assert code == 0, (place / "log").read_text()
+        assert_same(left_in(place), whole[0])

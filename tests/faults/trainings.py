@@ -26,15 +26,18 @@ TRAINING = [
 
 
 def left_in(place):
-    """The weights and the metrics of the one run in a folder."""
+    """The weights and the metrics of the one run in a folder; one that was killed before it had its own is empty."""
     (last,) = place.glob("experiments/runs/*/*/last.pt")
     assert sorted(path.name for path in last.parent.iterdir()) == [".lock", "best.pt", "last.pt", "run.json"]
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'cellseg-final'")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert (run.info.run_id, run.info.status) == (last.parent.name, "FINISHED")
+    runs = {each.info.run_id: each for each in client.search_runs([experiment.experiment_id])}
+    run = runs.pop(last.parent.name)
+    assert run.info.status == "FINISHED"
+    assert not any(each.data.metrics for each in runs.values())
     (version,) = client.search_model_versions("name = 'cellseg'")
     assert version.run_id == run.info.run_id
+    assert client.get_model_version_by_alias("cellseg", "best").version == version.version
     history = {
         name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
