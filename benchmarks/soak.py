@@ -254,8 +254,9 @@ def draw(held: Sequence[Held], path: Path) -> None:
     figure = Figure(figsize=(9, 5), dpi=DPI, layout="constrained")
     minutes = [each.seconds / 60 for each in held]
     for axes, (name, tolerance) in zip(figure.subplots(2, 2).flat, TOLERANCES.items(), strict=True):
-        axes.plot(minutes, [asdict(each)[name] for each in held], color=OURS, linewidth=1)
-        axes.set_ylim(bottom=0)
+        figures = [float(asdict(each)[name]) for each in held]
+        axes.plot(minutes, figures, color=OURS, linewidth=1)
+        axes.set_ylim(0, 1.2 * max(figures))
         axes.set_xlabel("minutes")
         axes.set_ylabel(f"{name.removesuffix('_mb')}, {tolerance.unit}" if "_mb" in name else tolerance.unit)
         axes.grid(alpha=0.3)
