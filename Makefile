@@ -1,6 +1,8 @@
 # Each target sets up what it needs. `make demo` first; README.md tells the rest.
 PYTHON ?= python3
 RUN := .venv/bin/python
+# processes that run tests; each takes a core and 2 GB
+JOBS ?= 2
 
 .PHONY: install demo test faults soak versions bench check audit lock clean
 
@@ -17,7 +19,7 @@ demo: install
 	$(RUN) experiments/demo.py
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
 
 faults: install
 	CELLSEG_FAULTS=1 $(RUN) -m pytest tests/faults

@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from mlflow_server import serving, wait_for
+from squares import PINK, PURPLE, squares, write_squares
 
 from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
 from cellseg.dataset import DataSet, open_dataset
 from cellseg.experiment import Prepared, prepare
 from cellseg.label_maps import Target, target
 
-PURPLE, PINK = (110, 60, 170), (235, 200, 225)
 PLAIN = AugmentConfig(
     crop=0, zoom_jitter=1.0, flips=False, turns=False, color_jitter=0.0, stain_jitter=0.0, blur=0.0, noise=0.0
 )
@@ -35,30 +36,6 @@ def plain() -> AugmentConfig:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training images of 72 x 80 pixels with 8 square cells each; classes 1 and 2 in all, 3 and 4 in one."""
     return write_squares(tmp_path_factory.mktemp("squares"))
-
-
-def write_squares(root: Path) -> Path:
-    """The folder, with train/."""
-    for number in range(4):
-        place = root / "train" / f"image{number}"
-        place.mkdir(parents=True)
-        label_maps = squares(number)
-        image = np.where(label_maps.any(axis=0)[:, :, None], PURPLE, PINK).astype(np.uint8)
-        tifffile.imwrite(place / "image.tif", image, photometric="rgb")
-        for label, label_map in enumerate(label_maps, start=1):
-            if label_map.any():
-                tifffile.imwrite(place / f"class{label}.tif", label_map.astype(np.float64), metadata=None)
-    return root
-
-
-def squares(number: int) -> np.ndarray:
-    """Label maps (4, 72, 80) of two rows of four squares of 12 pixels, a little further right in each image."""
-    label_maps = np.zeros((4, 72, 80), np.int32)
-    for cell in range(8):
-        y, x = 8 + 34 * (cell // 4), 2 * number + 20 * (cell % 4)
-        label = (3 if cell == 0 else 4 if cell == 1 else 1) if number == 3 and cell < 2 else 1 + cell % 2
-        label_maps[label - 1, y : y + 12, x : x + 12] = cell + 1
-    return label_maps
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def test_mlflow_has_what_it_was_told(tmp_path):
     assert kept["curves/epoch-001.png"] == bytes(range(256))
     assert kept["config.json"] == b"{}"
     assert kept["checkpoints/best.pt"] == b"weights"
-    assert [path for path in kept if path.startswith("images/") and "step%3%timestamp%1700000000000" in path]
+    assert [path for path in kept if path.startswith("images/") and "step+3+timestamp+1700000000000" in path]
     assert (found.info.status, found.info.end_time) == ("KILLED", 1700000001000)
 
 

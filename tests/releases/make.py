@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded; more threads slow so small a network down
 
 import torch
-from conftest import write_squares
+from squares import write_squares
 from test_scripts import ROOT, run
 from torchvision.models import resnet18
 
