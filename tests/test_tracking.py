@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as Logged
 
-from cellseg import git, run_log, tracking
+from cellseg import git, open_run, run_log, tracking
 from cellseg.run_messages import to_line
 from cellseg.tracking import Run
 
@@ -112,13 +112,13 @@ def test_more_parameters_than_one_batch_holds_all_arrive_and_long_ones_are_cut(
 def test_figures_are_sent_while_the_run_goes_on(
     root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr(open_run, "FLUSH_SECONDS", 3600.0)
     with started(root) as run:
         run.metrics({"a": 1.0}, 1)
         assert not logged(client, run).data.metrics  # one value waits for others
         run.flush()
         assert logged(client, run).data.metrics == {"a": 1.0}
-        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+        monkeypatch.setattr(open_run, "FLUSH_SECONDS", 0.0)
         run.metrics({"a": 2.0}, 2)
         assert logged(client, run).data.metrics == {"a": 2.0}
 
