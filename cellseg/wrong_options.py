@@ -9,6 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 OURS = (
+    (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((\S*),\)\.", r"\2: expected \3, got \1"),
     (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", r"\2: expected one of \3, got \1"),
     (r"Expected one of \{(.*)\}\.", r"expected a command, got none: one of \1"),
     (r"Missing value for argument '(.*)'\. Expected 1 values\.", r"\1: expected a value, got none"),

@@ -45,6 +45,7 @@ def place(tmp_path_factory):
         ("cellseg", ("lint", "data/test_truth.json", "none"), "data/test_truth.json: expected a list of results"),
         ("cellseg", ("export", "none.pt", "--onnx", "x.onnx"), "none.pt: no such checkpoint"),
         ("cellseg", ("export", "none.pt", "--onnx", "data"), "data: a folder, where a file was expected"),
+        ("cellseg", ("track", "snyc"), "action: expected sync, got snyc; `cellseg track --help` tells more"),
         ("cellseg", ("report", ""), "run '': no such run under experiments/runs"),
         ("cellseg", ("report", "none", "--out", "data"), "data: a folder, where a file was expected"),
         ("cellseg", ("predict", "data", "data"), "data: a folder, where a checkpoint was expected; name one in it"),

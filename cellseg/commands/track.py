@@ -15,7 +15,7 @@ class Track:
     """
 
     action: Annotated[Positional[Literal["sync"]], arg(metavar="sync")]
-    """what to do"""
+    """send all that waits"""
 
     def run(self) -> int:
         """Send, and print how many runs that were."""
