@@ -18,7 +18,7 @@ PLACES = [
     ("cellseg.train:write_checkpoints", 2),
     ("mlflow:MlflowClient.log_batch", 1),
     ("mlflow:MlflowClient.log_batch", 3),
-    ("mlflow:MlflowClient.log_artifact", 1),
+    ("mlflow:MlflowClient.log_artifact", 3),  # after the config's: the first epoch's curves
     ("mlflow:MlflowClient.set_terminated", 1),
     ("cellseg.tracking:register", 1),
     ("mlflow:MlflowClient.create_model_version", 1),

@@ -32,22 +32,22 @@ PLACES = {
         ("optuna:Trial.set_user_attr", 1),  # a trial is claimed, but does not say yet by whom
     ],
     "trial": [
-        ("mlflow:MlflowClient.log_dict", 2),
+        ("cellseg.open_run:Run.json", 2),
         ("torch:save", 1),
         ("optuna:Trial.report", 2),
-        ("mlflow:MlflowClient.log_artifact", 1),
+        ("cellseg.open_run:Run.artifact", 1),
     ],
     "end of a trial": [
         ("mlflow:MlflowClient.set_terminated", 1),
         ("optuna:Study.tell", 1),
         ("ladder:empty_folder", 1),
-        ("cellseg.tracking:Run.end_as", 1),  # of one that is refused
+        ("cellseg.open_run:Run.end_as", 1),  # of one that is refused
     ],
     "report": [
         ("study_report:summary", 1),
         ("pathlib:Path.replace", 3),
-        ("mlflow:MlflowClient.log_artifact", 2),
-        ("mlflow:MlflowClient.log_figure", 1),
+        ("cellseg.open_run:Run.artifact", 2),
+        ("cellseg.open_run:Run.figure", 1),
     ],
 }
 ENDS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
