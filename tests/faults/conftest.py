@@ -20,7 +20,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def place(store, tmp_path):
-    """Where a training is run, beside a store."""
+    """Where a training or a study is run, beside a store."""
     shutil.copy(store, tmp_path)
     return tmp_path
 

@@ -57,13 +57,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def place(store, tmp_path):
-    """Where a study is kept, beside a store."""
-    shutil.copy(store, tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def seconds(folder, store, tmp_path_factory):
     """How long a study takes that is never killed."""
