@@ -89,7 +89,6 @@ class Journal:
         self.path = folder / JOURNAL
         self.done: dict[str, Done] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
         with (folder / f".{JOURNAL}.lock").open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             lines = self._lines()
@@ -169,7 +168,7 @@ def predict_files(
     cannot be written.
     """
     folder = journal.path.parent
-    for place in {(folder / job.name).parent for job in jobs}:
+    for place in {folder, *((folder / job.name).parent for job in jobs)}:
         sweep(place)
     for number, job in enumerate(jobs):
 

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -126,14 +127,27 @@ def train_tracked(
         parent=parent,
         run_id=run_id,
     )
-    place = runs / data.digest
+    with alone(start, runs / data.digest, run_id) as (run, folder):
+        return _train(run, prepared, name, folder, watchers, resume=run_id is not None)
+
+
+@contextmanager
+def alone(
+    start: Callable[[], AbstractContextManager[tracking.Run]], place: Path, run_id: str | None
+) -> Iterator[tuple[tracking.Run, Path]]:
+    """A run that `start` opens, and its folder in a place, where no other process writes.
+
+    With run_id, that run goes on. Raises ValueError, before it is opened, where another process is going on with it.
+    """
     if run_id:
-        with only_writer(place / run_id), start() as run:  # another process may be going on with it
-            return _train(run, prepared, name, place / run_id, watchers, resume=True)
+        with only_writer(place / run_id), start() as run:
+            yield run, place / run_id
+        return
     with start() as run:
-        (place / run.id).mkdir(parents=True)
-        with only_writer(place / run.id):
-            return _train(run, prepared, name, place / run.id, watchers, resume=False)
+        folder = place / run.id
+        folder.mkdir(parents=True)
+        with only_writer(folder):
+            yield run, folder
 
 
 def _train(

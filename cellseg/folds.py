@@ -17,13 +17,12 @@ from cellseg.config_fields import flat, to_dict
 from cellseg.dataset import DataSet
 from cellseg.device import device_of, machine_of
 from cellseg.distributed import world
-from cellseg.experiment import RUNS, Prepared, Trained, planned, train_tracked, write_run
+from cellseg.experiment import RUNS, Prepared, Trained, alone, planned, train_tracked, write_run
 from cellseg.json_files import read_results, write_json
 from cellseg.out_of_fold import OutOfFold, best_epoch, judge, means_by_epoch, pooled
 from cellseg.predict import Result, predict
 from cellseg.run_names import run_name, title
 from cellseg.train import BEST_BY, Observer
-from cellseg.whole_files import only_writer
 
 log = logging.getLogger(__name__)
 KIND = "folds"
@@ -95,17 +94,12 @@ def train_folds(
         run_id=run_id,
         system_metrics=False,  # its children have them
     )
-    place = runs / data.digest
-    family = partial(Family, config, root, data, experiment, runs, watchers=watchers)
-    if run_id:
-        with only_writer(place / run_id), start() as run:  # another process may be going on with it
-            return _train_all(run, family(run_id))
-    with start() as run:
-        write_run(place / run.id, config, root, kind=KIND)
-        with only_writer(place / run.id):
+    with alone(start, runs / data.digest, run_id) as (run, folder):
+        if not run_id:
+            write_run(folder, config, root, kind=KIND)
             run.dataset(str(root), data.digest)
             log.info("%d folds: if interrupted, go on with --resume %s", config.dataset.folds, run.id)
-            return _train_all(run, family(run.id))
+        return _train_all(run, Family(config, root, data, experiment, runs, run.id, watchers))
 
 
 def _train_all(run: tracking.Run, family: Family) -> Folded:

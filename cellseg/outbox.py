@@ -5,6 +5,7 @@ import math
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Outbox:
                     *(self._run_id, self.waiting),
                 )
 
-    def _attempt(self, action: Any) -> bool:
+    def _attempt(self, action: Callable[[], object]) -> bool:
         """Whether the action came to its end; False also where the store was asked just before."""
         begun = time.monotonic()
         if begun < self._next_attempt:

@@ -100,8 +100,9 @@ def away(error: Exception) -> bool:
     """Whether the store does not answer, or says that it cannot now, so that the same may succeed later."""
     if isinstance(error, MlflowException):
         return bool(error.get_http_status_code() >= 500)  # type: ignore[no-untyped-call]
-    answer = error.response if isinstance(error, requests.RequestException) else None
-    return isinstance(error, requests.RequestException) and (answer is None or answer.status_code >= 500)
+    if isinstance(error, requests.RequestException):
+        return error.response is None or error.response.status_code >= 500
+    return False
 
 
 def patiently(action: Callable[[], T]) -> T:

@@ -90,9 +90,11 @@ def register(run_id: str, ap50: float | None, *, root: Path) -> Registered | Non
 def send_waiting(root: Path) -> int:
     """Send what the runs begun in this folder could not send; how many runs. Raises ValueError as `start`."""
     waiting = sorted((root / UNSENT).glob("*.jsonl"))
-    for path in waiting:
+    if waiting:
         with one_line_if_lost():
-            Outbox(opened(root)[0], path.stem, root).send_waiting()
+            client, _ = opened(root)
+            for path in waiting:
+                Outbox(client, path.stem, root).send_waiting()
     return len(waiting)
 
 

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZipInfo
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from cellseg.user_errors import FULL
+
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
 """what is being written to .<name>.<process id>.partial"""
 LEAVING_SECONDS = 30.0

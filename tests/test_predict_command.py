@@ -6,18 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
 from test_scripts import run
-
-from cellseg.checkpoint import Checkpoint, save
-from cellseg.config import PredictConfig
-from cellseg.fingerprint import Plan
-from cellseg.model import build_model, state_of
+from untrained import save_untrained
 
 SETTINGS = ("--device", "cpu", "--formats", "coco", "labels")
 
@@ -26,12 +21,7 @@ SETTINGS = ("--device", "cpu", "--formats", "coco", "labels")
 def place(tmp_path_factory, run_config):
     """A folder with an untrained network, which finds cells in noise, and three images of it."""
     folder = tmp_path_factory.mktemp("predict")
-    torch.manual_seed(0)
-    predicted = PredictConfig(zoom=1.0, tile=64, overlap=32, proposals=20, score_threshold=0.0, pq_threshold=0.0)
-    plan = Plan("d1gest", ("a", "b", "c", "d"), "rgb", 1.0, 64, (8.0, 16.0), (1.0,), 10, 10.0, 8)
-    state = state_of(build_model(run_config.model))
-    config = replace(run_config, predict=replace(predicted, detections=10))
-    save(Checkpoint(state, config, plan, "abc123", 1, {}, {}), folder / "best.pt")
+    save_untrained(folder / "best.pt", run_config)
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     for name in "abc":

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,19 +17,13 @@ import optuna
 import pytest
 import sqlalchemy
 import storage
+from mlflow_server import free_port
 from studies import finish, running_past_an_epoch, start, trials, until
 from study import earlier_tries
 from test_workers import assert_every_trial_ended_once
 
 INITDB = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), shutil.which("initdb") or ""]
 """of Debian, which keeps it off the path, and of others"""
-
-
-def free_port():
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,14 @@ import os
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ALL = bool(os.environ.get("CELLSEG_FAULTS"))
+"""whether all scenarios are wanted, by `make faults`, and not only the quick ones"""
+PATIENCE = 240
+"""seconds after which a test gives up waiting"""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["cellseg.folds", "cellseg.tracking", "cellseg.fine_tune", "cellseg.export"])
 
@@ -39,11 +44,21 @@ def start(folder, script, *arguments, log, environment=None, before=None, fatal=
     return process
 
 
-def ended(process, seconds=240):
+def ended(process, seconds=PATIENCE):
     """The exit code of a process; negative where a signal ended it."""
     process.join(seconds)
     assert process.exitcode is not None, f"it did not end within {seconds} s"
     return process.exitcode
+
+
+def until(what, process):
+    """The first truthy answer of a call, while the process runs."""
+    limit = time.monotonic() + PATIENCE
+    while not (found := what()):
+        assert process.exitcode is None
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    return found
 
 
 def ended_or_killed(process, seconds):

@@ -53,13 +53,16 @@ def local(host):
 
 
 def run(script, arguments):
-    """A script as a user runs it, silent unless it fails."""
+    """A script, or `cellseg`, as a user runs it, silent unless it fails."""
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).parent))
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            runpy.run_path(script, run_name="__main__")
+            if script == "cellseg":
+                runpy.run_module("cellseg", run_name="__main__")
+            else:
+                runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         if end.code:
             sys.exit(f"{script}: {end.code}\n{said.getvalue()}")

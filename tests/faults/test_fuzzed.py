@@ -1,12 +1,12 @@
 """Files made by chance, a fixed number of them, the same in every run: each is read as it is, or named in one line."""
 
 import json
-import os
 import zipfile
 
 import numpy as np
 import pytest
 import tifffile
+from commands import ALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -18,7 +18,7 @@ from cellseg.codes import decode, encode, run_lengths, well_formed
 from cellseg.export import lint
 from cellseg.json_files import MEMBER, read_image_ids, read_results, read_scorable, read_truth
 
-RUNS = 5000 if os.environ.get("CELLSEG_FAULTS") else 200
+RUNS = 5000 if ALL else 200
 fuzz = settings(
     max_examples=RUNS, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

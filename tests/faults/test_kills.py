@@ -1,6 +1,5 @@
 """A training that is killed, wherever that is, and resumed ends as the one that was never killed."""
 
-import os
 import random
 import shutil
 import signal
@@ -8,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from commands import ended, ended_or_killed
+from commands import ALL, ended, ended_or_killed
 from trainings import assert_same, go_on, left_in
 
 PLACES = [
@@ -25,7 +24,6 @@ PLACES = [
     ("mlflow:MlflowClient.set_registered_model_alias", 1),
     ("pathlib:Path.replace", 2),
 ]
-ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 QUICK = [PLACES[1], PLACES[2], PLACES[5]]
 TIMES = 10
 """more kills at least, at moments drawn at random, of one training after the other, each resumed until it ends"""

@@ -1,25 +1,18 @@
 """Predictions and submissions that are killed, wherever that is, and called again end as those never killed."""
 
-import os
 import random
 import shutil
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 import tifffile
-import torch
-from commands import ended, ended_or_killed, start, warm_up
+from commands import ALL, ended, ended_or_killed, start, warm_up
 from made_cells import noise
+from untrained import save_untrained
 
-from cellseg.checkpoint import Checkpoint, save
-from cellseg.config import PredictConfig
-from cellseg.fingerprint import Plan
 from cellseg.json_files import write_json
-from cellseg.model import build_model, state_of
 
-ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 NAMES = ("a", "b", "sub/c", "sub/d")
 FORMATS = ("labels", "coco", "geojson", "rois", "csv", "overlay")
 PLACES_OF_A_BATCH = [
@@ -49,11 +42,7 @@ TIMES = 10
 def place(tmp_path_factory, run_config):
     """A folder with an untrained network, which finds cells in noise, images of it, and the same as a test set."""
     folder = tmp_path_factory.mktemp("predictions")
-    torch.manual_seed(0)
-    predicted = PredictConfig(zoom=1.0, tile=64, overlap=32, proposals=20, score_threshold=0.0, pq_threshold=0.0)
-    plan = Plan("d1gest", ("a", "b", "c", "d"), "rgb", 1.0, 64, (8.0, 16.0), (1.0,), 10, 10.0, 8)
-    config = replace(run_config, predict=replace(predicted, detections=10))
-    save(Checkpoint(state_of(build_model(run_config.model)), config, plan, "abc", 1, {}, {}), folder / "best.pt")
+    save_untrained(folder / "best.pt", run_config)
     (folder / "images/sub").mkdir(parents=True)
     (folder / "data/test_release").mkdir(parents=True)
     ids = []

@@ -1,6 +1,5 @@
 """A study that is killed, wherever that is, and called again ends with every trial finished once, in MLflow too."""
 
-import os
 import random
 import shutil
 import signal
@@ -8,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from commands import ended, start, warm_up
+from commands import ALL, ended, start, warm_up
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from studies import TINY, trials, until, worker_of
@@ -52,7 +51,7 @@ PLACES = {
 }
 ENDS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("CELLSEG_FAULTS"), reason="`make faults` kills studies"),
+    pytest.mark.skipif(not ALL, reason="`make faults` kills studies"),
     pytest.mark.usefixtures("no_server"),
 ]
 

@@ -5,14 +5,13 @@ import re
 import subprocess
 
 import pytest
-from commands import ended, start
+from commands import ALL, ended, start
 from mishaps import FILLER, fill_disk, give_up_powers, take_memory
-from trainings import SCRIPT, TRAINING, assert_same, go_on, left_in
+from trainings import SCRIPT, STUDY, TRAINING, assert_same, go_on, left_in
 
 from cellseg.checkpoint import load, save
 from cellseg.sample import write
 
-ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 pytestmark = pytest.mark.usefixtures("no_server")
 FULL = [
     ("torch:save", 1),
@@ -76,14 +75,6 @@ def not_ours(tmp_path):
     folder.chmod(0o755)
 
 
-@pytest.fixture(scope="session")
-def cellseg(tmp_path_factory):
-    """The script `cellseg`."""
-    script = tmp_path_factory.mktemp("bin") / "command.py"
-    script.write_text("from cellseg.cli import main\nmain()\n")
-    return script
-
-
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory):
     """Data with a test image."""
@@ -101,10 +92,9 @@ def checkpoint(whole, tmp_path_factory):
 
 
 SEARCH = "search/optuna_study.py"
-STUDY = [*TRAINING, "--trials", "1", "--trial-epochs", "1", "--finalists", "0", "--yardsticks", "gated"]
 PLACES = {
-    "sample": ("{cellseg}", "sample", "theirs/data"),
-    "predict": ("{cellseg}", "predict", "{checkpoint}", "{folder}/train", "--out", "theirs/cells"),
+    "sample": ("cellseg", "sample", "theirs/data"),
+    "predict": ("cellseg", "predict", "{checkpoint}", "{folder}/train", "--out", "theirs/cells"),
     "train": (SCRIPT, *TRAINING, "--data", "{folder}", "--runs", "theirs/runs"),
     "submit": ("experiments/submit.py", "--data", "{tested}", "--checkpoint", "{checkpoint}", "--out", "theirs/a.zip"),
     "a study's storage": (SEARCH, *STUDY, "--data", "{folder}", "--storage", "sqlite:///theirs/optuna.db"),

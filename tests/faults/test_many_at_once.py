@@ -2,13 +2,11 @@
 
 import os
 import signal
-import time
 
 import pytest
 import torch
-from commands import ended, start
+from commands import ALL, ended, start, until
 from mlflow import MlflowClient
-from test_kills import ALL
 from trainings import SCRIPT, TRAINING
 
 from cellseg import whole_files
@@ -56,10 +54,7 @@ def test_two_trainings_in_one_folder_keep_apart(folder, tmp_path):
 
 def test_a_run_that_is_being_trained_is_not_resumed_beside_it(folder, tmp_path):
     training = start(tmp_path, SCRIPT, *TRAINING, "--data", folder, log=tmp_path / "log")
-    limit = time.monotonic() + 240
-    while not (found := list(tmp_path.glob("experiments/runs/*/*/last.pt"))):
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    found = until(lambda: list(tmp_path.glob("experiments/runs/*/*/last.pt")), training)
     os.kill(training.pid, signal.SIGSTOP)
     run_id = found[0].parent.name
     before = found[0].read_bytes()

@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
-from trainings import SCRIPT, TRAINING
+from commands import ALL, ROOT
+from trainings import SCRIPT, STUDY, TRAINING
 
-ALL = bool(os.environ.get("CELLSEG_FAULTS"))
-STUDY = (*TRAINING, "--trials", "1", "--trial-epochs", "1", "--finalists", "0", "--yardsticks", "gated")
 DEMO = [
     ["cellseg", "sample", "data", "--train", "2", "--test", "1"],
     ["cellseg", "inspect", "data"],
@@ -33,12 +31,10 @@ def offline(tmp_path):
         subprocess.run([*alone, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no network namespace can be made here: {error}")
-    (tmp_path / "command.py").write_text("from cellseg.cli import main\nmain()\n")
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
 
     def called(*commands):
-        listed = [[str(tmp_path / "command.py") if each == "cellseg" else each for each in line] for line in commands]
-        program = [*alone, sys.executable, str(Path(__file__).with_name("offline.py")), json.dumps(listed)]
+        program = [*alone, sys.executable, str(Path(__file__).with_name("offline.py")), json.dumps(commands)]
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])

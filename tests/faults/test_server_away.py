@@ -2,14 +2,12 @@
 
 import os
 import signal
-import time
 from contextlib import contextmanager
 
 import pytest
-from commands import ended, start
+from commands import ALL, ended, start, until
 from mlflow import MlflowClient
 from mlflow_server import free_port, serving, wait_for
-from test_kills import ALL
 from trainings import SCRIPT, TRAINING
 
 from cellseg.checkpoint import load
@@ -18,7 +16,6 @@ pytestmark = [
     pytest.mark.usefixtures("no_server"),
     pytest.mark.skipif(not ALL, reason="`make faults` runs it: two servers for each training"),
 ]
-PATIENCE = 240
 
 
 class Server:
@@ -52,14 +49,6 @@ def place(tmp_path):
 def training(place, data, server):
     options = [*TRAINING, "--data", data, "--train.epochs", "6"]
     return start(place, SCRIPT, *options, log=place / "log", environment={"MLFLOW_TRACKING_URI": server.url})
-
-
-def until(condition, process):
-    limit = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.exitcode is None
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def assert_complete(client, place):

@@ -23,6 +23,7 @@ TRAINING = [
     ),
     *("--predict.zoom", "1", "--predict.detections", "60", "--predict.proposals", "100", "--dataset.workers", "0"),
 ]
+STUDY = [*TRAINING, "--trials", "1", "--trial-epochs", "1", "--finalists", "0", "--yardsticks", "gated"]
 
 
 def left_in(place):
