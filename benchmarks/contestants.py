@@ -1,5 +1,6 @@
 """What takes part in the accuracy benchmark: our recipes and the opponents, under one interface."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from opponents import OPPONENTS, Opponent
 from pace import Clock, Tell
 
 from cellseg.budget import STEPS, Pace, paced
-from cellseg.checkpoint import load_model
+from cellseg.checkpoint import load, load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
 from cellseg.distributed import world
 from cellseg.experiment import Prepared, Silent, prepare
+from cellseg.fine_tune import begun_from
 from cellseg.git import git_commit
 from cellseg.model import trainable_parameters
 from cellseg.predict import Result, predict
@@ -73,8 +75,15 @@ def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Conte
 
 
 def ours(name: str, root: Path, device: str, split_seed: int = 0) -> "Ours":
-    """A recipe of ours, or one with more or less, as one process trains it. Raises ValueError for another name."""
-    return Ours(prepare(replaced(config_of(name), {"device": device, "dataset.split_seed": split_seed}), root))
+    """A recipe of ours as one process trains it, with more or less, or begun from a checkpoint: `best-cpu:start.pt`.
+
+    Raises ValueError for another name.
+    """
+    recipe, begun, checkpoint = name.partition(":")
+    config = config_of(recipe)
+    if begun:
+        config = begun_from(Path(checkpoint), load(Path(checkpoint)), config, ())
+    return Ours(prepare(replaced(config, {"device": device, "dataset.split_seed": split_seed}), root))
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,14 @@ class Ours:
     prepared: Prepared
 
     def settings(self) -> Mapping[str, Any]:
-        """The fields that depart from their defaults, so that a new field with a default changes nothing."""
+        """The fields that depart from their defaults, so that a new field with a default changes nothing.
+
+        Weights of a file are told by what it holds.
+        """
         config = replaced(self.prepared.config, {"seed": 0, "device": "auto"})
+        weights = Path(config.model.weights)
+        if weights.is_file():
+            config = replaced(config, {"model.weights": hashlib.blake2b(weights.read_bytes()).hexdigest()[:16]})
         defaults = flat(RunConfig())
         return {name: value for name, value in flat(config).items() if value != defaults[name]}
 

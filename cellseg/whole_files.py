@@ -4,18 +4,18 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZipInfo
 
 from cellseg.user_errors import FULL
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
-"""what is being written to .<name>.<process id>.partial"""
+"""what is being written to .<name>.<process id>.partial; beside it, without that ending, a folder that is filled"""
 LEAVING_SECONDS = 30.0
 """in which what a killed process had started, such as data workers, notices that and lets go of its folder"""
 
@@ -67,20 +67,26 @@ def _lies_at(path: Path, file: IO[bytes]) -> bool:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write to, whose entries then move into `folder`; after an error `folder` is as it was.
 
-    An OSError of writing names `folder`, which is made where it is missing.
+    An OSError of writing names `folder`, which is made where it is missing. What a killed process left there goes.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    partial = folder / f".unfinished.{os.getpid()}.partial"
+    unfinished = partial.with_suffix("")
     try:
-        with TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
-            yield Path(unfinished)
-            for path in sorted(Path(unfinished).iterdir()):
+        with _held(partial):
+            unfinished.mkdir()
+            yield unfinished
+            for path in sorted(unfinished.iterdir()):
                 path.rename(folder / path.name)
     except OSError as error:
-        if error.errno in FULL or str(error.filename).startswith(f"{folder}/.unfinished-"):
+        if error.errno in FULL or str(error.filename).startswith(str(unfinished)):
             raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
     finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        partial.unlink(missing_ok=True)
         for each in made:
             with suppress(OSError):  # it is not empty
                 each.rmdir()
@@ -103,13 +109,14 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left of the files that they were writing there."""
+    """Delete what killed processes left of the files and folders that they were writing there."""
     for path in folder.glob(".*.partial"):
         with suppress(OSError):  # it is gone, or held by its writer
             if PARTIAL.fullmatch(path.name):
                 with path.open("rb") as left:
                     fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if _lies_at(path, left):
+                        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                         path.unlink()
 
 

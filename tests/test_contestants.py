@@ -1,10 +1,12 @@
 """Both kinds of contestants under one interface; test_accuracy.py runs them as a user does."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 from contestants import EPOCH, Ours, Theirs, contestant, scheduled
 from opponents import OPPONENTS
+from untrained import save_untrained
 
 from cellseg.checkpoint import load
 from cellseg.config_fields import replaced
@@ -51,6 +53,22 @@ def test_held_out_images_are_those_of_the_split_for_all(ours, prepared):
     assert names[0] == names[1] == [prepared.data.records[index].image_id for index in prepared.validation]
     assert not set(theirs.task.train) & set(prepared.validation)
     assert theirs.task.zoom == prepared.plan.zoom
+
+
+def test_a_recipe_begins_from_a_checkpoint_and_is_told_by_what_that_holds(folder, run_config, tmp_path):
+    begun, other = tmp_path / "a.pt", tmp_path / "b.pt"
+    save_untrained(begun, run_config)
+    shutil.copy(begun, other)
+    entry = contestant(f"demo:{begun}", folder, "cpu")
+    assert entry.prepared.config.model.fpn_channels == run_config.model.fpn_channels
+    assert entry.prepared.config.train == contestant("demo", folder, "cpu").prepared.config.train
+    assert entry.settings() == contestant(f"demo:{other}", folder, "cpu").settings()
+    entry.train(1, 0, tmp_path / "run", silent)
+    assert load(tmp_path / "run/last.pt").config.model.weights == str(begun)
+    save_untrained(other, replaced(run_config, {"model.box_head": 24}))
+    assert entry.settings() != contestant(f"demo:{other}", folder, "cpu").settings()
+    with pytest.raises(FileNotFoundError):
+        contestant("demo:none.pt", folder, "cpu")
 
 
 def test_a_name_of_an_opponent_is_the_opponent(folder):

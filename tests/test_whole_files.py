@@ -71,7 +71,7 @@ def test_a_folder_is_filled_whole_and_what_was_in_it_stays(tmp_path):
     with whole_folder(tmp_path) as unfinished:
         (unfinished / "sub").mkdir()
         (unfinished / "sub" / "a").write_text("a")
-        assert {each.name for each in tmp_path.iterdir()} == {"kept", unfinished.name}
+        assert {each.name for each in tmp_path.iterdir()} == {"kept", unfinished.name, f"{unfinished.name}.partial"}
     assert {each.name for each in tmp_path.iterdir()} == {"kept", "sub"}
     assert (tmp_path / "sub" / "a").read_text() == "a"
 
@@ -107,6 +107,30 @@ def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is
 
 def write_for_ever(path, ready):
     with whole(path):
+        ready.set()
+        signal.pause()
+
+
+def test_a_folder_that_a_killed_writer_left_goes_with_the_next_and_that_of_a_living_one_stays(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    killed = context.Process(target=fill_for_ever, args=(tmp_path, ready))
+    killed.start()
+    assert ready.wait(60)
+    with whole_folder(tmp_path) as unfinished:
+        (unfinished / "b").mkdir()
+        assert (tmp_path / f".unfinished.{killed.pid}" / "a").exists()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join(60)
+    assert (tmp_path / f".unfinished.{killed.pid}" / "a").exists()
+    with whole_folder(tmp_path):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["b"]
+
+
+def fill_for_ever(path, ready):
+    with whole_folder(path) as unfinished:
+        (unfinished / "a").write_text("half of it")
         ready.set()
         signal.pause()
 
