@@ -84,9 +84,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
     if records.read(terms.file).record(name, seed, terms.budget, config, data, terms.device_name, terms.split_seed):
         print(f"{who}: on record", flush=True)
         return
-    folder = terms.file.parent / "runs" / terms.file.stem / f"{name.replace('/', '-')} {terms.budget} seed {seed}"
-    if terms.split_seed:
-        folder = folder.with_name(f"{folder.name} split {terms.split_seed}")
+    folder = records.folder_of(terms.file, name, terms.budget, seed, terms.split_seed)
     begin_anew_unless(folder, {"config": config, "data": data, "steps": steps, "device": terms.device_name})
     trained = entry.train(steps, seed, folder, lambda text: print(f"{who}: {text}", flush=True))
     scores = score(prepared.data.truth(prepared.validation), trained.results, prepared.config.predict.pq_threshold)

@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from accuracy_table import METRICS, markdown, short
+from records import folder_of
 
 from cellseg.command_line import user_errors_in_one_line  # says, before torch starts its threads, how they wait
 from cellseg.data_folder import require_data
@@ -60,12 +61,15 @@ class Answer:
 def main() -> int:
     """Predict what is not on record, print."""
     options = parsed()
-    name = options.data.resolve().stem
-    file = options.out / f"{name}-inference.json"
+    trained = options.out / f"{options.data.resolve().stem}.json"
+    split = f"-split{options.split_seed}" if options.split_seed else ""
+    file = trained.with_name(f"{trained.stem}-{options.recipe.replace('/', '-')}{split}-inference.json")
     if not options.only_report:
         require_data(options.data)
-        folder = options.out / "runs" / name
-        paths = {seed: folder / f"{options.recipe} {options.budget} seed {seed}" / "last.pt" for seed in options.seeds}
+        paths = {
+            seed: folder_of(trained, options.recipe, options.budget, seed, options.split_seed) / "last.pt"
+            for seed in options.seeds
+        }
         if missing := [path for path in paths.values() if not path.exists()]:
             raise FileNotFoundError(f"{missing[0]}: no such network; train it with benchmarks/accuracy.py")
         answer_all(options, paths, file)
@@ -80,9 +84,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--budget", default="15 min", help="that it was trained for, as its folder is named")
     parser.add_argument("--data", type=Path, default=Path("data"), help="a folder with train/, or a COCO json file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
+    parser.add_argument("--split-seed", type=int, default=0, help="which images were held out")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS, metavar="SETTING")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--out", type=Path, default=HERE, help="where <data>-inference.json and runs/ lie")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the answers and runs/ lie")
     parser.add_argument("--only-report", action="store_true", help="print what is on record and predict nothing")
     return parser.parse_args()
 
@@ -100,7 +105,7 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
     from cellseg.out_of_fold import cross_fitted
     from cellseg.predict import predict
 
-    prepared = contestant(options.recipe, options.data, options.device).prepared
+    prepared = contestant(options.recipe, options.data, options.device, options.split_seed).prepared
     truth = prepared.data.truth(prepared.validation)
     loaded = {seed: load_model(path, device_of(options.device)) for seed, path in paths.items()}
     configs = {seed: checkpoint.config for seed, (_, checkpoint) in loaded.items()}

@@ -70,6 +70,12 @@ class Record:
         return self.recipe, self.seed, self.budget, self.data, self.device, self.split
 
 
+def folder_of(file: Path, recipe: str, budget: str, seed: int, split: int) -> Path:
+    """Where a training of the data set that the file is of keeps its checkpoints."""
+    name = f"{recipe} {budget} seed {seed}{f' split {split}' if split else ''}"
+    return file.parent / "runs" / file.stem / name.replace("/", "-")
+
+
 @dataclass(frozen=True)
 class Book:
     """All rates and records of a data set."""
