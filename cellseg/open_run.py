@@ -36,6 +36,7 @@ class Run:
         self._outbox = outbox
         self._last_steps = last_steps or {}  # of each metric, that an earlier process logged
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
         self._end: tuple[str, str] = ("FINISHED", "")
@@ -57,10 +58,11 @@ class Run:
 
     def flush(self) -> None:
         """Send the buffered metrics."""
-        with self._lock:
-            pending, self._buffer, self._flushed = self._buffer, [], time.monotonic()
-        for first in range(0, len(pending), METRICS_PER_BATCH):
-            self._outbox.send("metrics", points=pending[first : first + METRICS_PER_BATCH])
+        with self._flushing:  # else another thread's later steps could arrive first, and a kill lose those between
+            with self._lock:
+                pending, self._buffer, self._flushed = self._buffer, [], time.monotonic()
+            for first in range(0, len(pending), METRICS_PER_BATCH):
+                self._outbox.send("metrics", points=pending[first : first + METRICS_PER_BATCH])
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, their text cut to what MLflow takes."""

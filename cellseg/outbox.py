@@ -2,10 +2,11 @@
 
 import logging
 import math
+import shutil
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cellseg.run_messages import from_line, tell, to_line
-from cellseg.whole_files import write_whole
+from cellseg.whole_files import whole, write_whole
 
 log = logging.getLogger(__name__)
 UNSENT = Path("mlruns/unsent")
@@ -27,10 +28,14 @@ FAILURES = (MlflowException, requests.RequestException)
 
 
 class Outbox:
-    """Sends a run's messages, from several threads; `waiting` is the file of those that could not be sent."""
+    """Sends a run's messages, from several threads; `waiting` is the file of those that could not be sent.
+
+    Files that are to be sent wait as copies in `copies`, of each place among the artifacts the newest.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str, root: Path) -> None:
         self.waiting = root / UNSENT / f"{run_id}.jsonl"
+        self.copies = root / UNSENT / run_id
         self._client = client
         self._run_id = run_id
         self._lock = threading.RLock()
@@ -47,7 +52,7 @@ class Outbox:
                 answers: list[Any] = []
                 if self._attempt(lambda: answers.append(tell(self._client, self._run_id, name, values))):
                     return answers[0]
-            self._keep(to_line(name, values))
+            self._keep(name, values)
             return None
 
     def send_waiting(self) -> int:
@@ -60,12 +65,12 @@ class Outbox:
             complete = [line for line in lines if line.endswith("\n")]  # a process was killed as it wrote the last one
             try:
                 for line in complete:
-                    name, values = from_line(line)
-                    tell(self._client, self._run_id, name, values)
+                    self._tell_late(*from_line(line))
                     sent += 1
             finally:
                 if sent == len(complete):
                     self.waiting.unlink()
+                    shutil.rmtree(self.copies, ignore_errors=True)
                 elif sent:
                     write_whole("".join(complete[sent:]), self.waiting)
         log.info("run %s: %d messages that waited have reached MLflow", self._run_id, sent)
@@ -101,7 +106,23 @@ class Outbox:
             return False
         return True
 
-    def _keep(self, line: str) -> None:
+    def _tell_late(self, name: str, values: dict[str, Any]) -> None:
+        try:
+            tell(self._client, self._run_id, name, values)
+        except FileNotFoundError as error:
+            log.warning("run %s: a file that was to be sent has been deleted, and is left out: %s", self._run_id, error)
+
+    def _keep(self, name: str, values: Mapping[str, Any]) -> None:
         self.waiting.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.waiting.parent), self.waiting.open("a", encoding="utf-8", newline="") as file:
-            file.write(f"{line}\n")
+        with locked(self.waiting.parent):
+            if name == "file":
+                values = {**values, "path": str(self._copied(Path(values["path"]), values["folder"]).resolve())}
+            with self.waiting.open("a", encoding="utf-8", newline="") as file:
+                file.write(f"{to_line(name, values)}\n")
+
+    def _copied(self, path: Path, folder: str | None) -> Path:
+        copy = self.copies / (folder or "") / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with whole(copy) as partial:
+            shutil.copyfile(path, partial)
+        return copy

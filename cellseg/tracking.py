@@ -5,14 +5,16 @@ Every call names its run: several may be open in one process.
 
 import getpass
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cellseg.run_store import experiment_id, one_line_if_lost, opened, patiently
+from cellseg.run_store import away, experiment_id, one_line_if_lost, opened, patiently
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from cellseg.git import git_commit, git_dirty
 from cellseg.machine_use import logged_use
@@ -88,13 +90,27 @@ def register(run_id: str, ap50: float | None, *, root: Path) -> Registered | Non
 
 
 def send_waiting(root: Path) -> int:
-    """Send what the runs begun in this folder could not send; how many runs. Raises ValueError as `start`."""
+    """Send what the runs begun in this folder could not send; how many runs.
+
+    Raises ValueError as `start`, and where MLflow refuses what a run has left, after all others have sent theirs.
+    """
     waiting = sorted((root / UNSENT).glob("*.jsonl"))
+    refused: list[str] = []
     if waiting:
         with one_line_if_lost():
             client, _ = opened(root)
             for path in waiting:
-                Outbox(client, path.stem, root).send_waiting()
+                try:
+                    Outbox(client, path.stem, root).send_waiting()
+                except MlflowException as error:
+                    if away(error):
+                        raise
+                    refused.append(f"{path.relative_to(root)}: {textwrap.shorten(str(error), 200, placeholder=' …')}")
+    if refused:
+        raise ValueError(
+            f"{'; '.join(refused)}: MLflow refuses it, what other runs had left is sent; delete the file of a run that "
+            "was deleted"
+        )
     return len(waiting)
 
 

@@ -1,6 +1,7 @@
 """An open run tells its outbox; test_tracking.py looks at what a store has in the end."""
 
 import json
+import threading
 
 import pytest
 from matplotlib.figure import Figure
@@ -67,3 +68,27 @@ def test_files_are_told_as_they_are_and_figures_and_json_as_their_bytes(outbox, 
     assert figure["content"].startswith(b"\x89PNG")
     with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file to keep in run beef"):
         run.artifact(tmp_path / "gone.pt")
+
+
+def test_metrics_of_two_threads_arrive_in_the_order_in_which_they_were_logged(outbox, monkeypatch):
+    run, begun, may_go_on, send = Run("beef", outbox), threading.Event(), threading.Event(), outbox.send
+
+    def slow(name, **values):
+        if not begun.is_set():
+            begun.set()
+            assert may_go_on.wait(60)
+        send(name, **values)
+
+    monkeypatch.setattr(outbox, "send", slow)
+    run.metrics({"a": 1.0}, 1)
+    first = threading.Thread(target=run.flush)
+    first.start()
+    assert begun.wait(60)
+    run.metrics({"a": 2.0}, 2)
+    second = threading.Thread(target=run.flush)
+    second.start()
+    second.join(0.2)
+    may_go_on.set()
+    first.join()
+    second.join()
+    assert points(outbox) == [("a", 1.0, 1), ("a", 2.0, 2)]

@@ -1,6 +1,7 @@
 """A store that is away, or refuses, is a function that raises; real servers are in tests/faults."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -23,6 +24,9 @@ class Store:
         self.asked += 1
         if not self.there:
             raise MlflowException("API request failed with exception\nConnection refused")
+        if name == "file":
+            self.told.append((Path(values["path"]).name, values["folder"], Path(values["path"]).read_text()))
+            return "taken"
         if values["key"] == self.refused:
             raise MlflowException("too long", INVALID_PARAMETER_VALUE)
         self.told.append(values["key"])
@@ -136,3 +140,31 @@ def test_a_line_in_which_its_process_was_killed_is_left_out(store, box):
     store.there = True
     assert box.send_waiting() == 1
     assert store.told == ["a"]
+
+
+def test_a_file_that_waits_is_kept_though_its_own_is_deleted(store, box, tmp_path):
+    own = tmp_path / "best.pt"
+    store.there = False
+    for content in ("first", "second"):
+        own.write_text(content)
+        box.send("file", path=str(own), folder="checkpoints")
+    own.unlink()
+    assert [path.read_text() for path in box.copies.rglob("*.pt")] == ["second"]
+    store.there = True
+    assert box.send_waiting() == 2
+    assert store.told == [("best.pt", "checkpoints", "second")] * 2
+    assert list((tmp_path / "mlruns/unsent").glob("beef*")) == []
+
+
+def test_a_file_that_waited_and_was_deleted_is_named_and_holds_up_nothing(store, box, tmp_path, caplog):
+    own = tmp_path / "best.pt"
+    own.write_text("some")
+    store.there = False
+    box.send("file", path=str(own), folder=None)
+    send(box, "a")
+    (box.copies / "best.pt").unlink()
+    store.there = True
+    assert box.send_waiting() == 2
+    assert store.told == ["a"]
+    assert "best.pt" in caplog.text
+    assert "left out" in caplog.text

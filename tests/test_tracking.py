@@ -342,6 +342,21 @@ def test_what_a_store_could_not_be_told_is_sent_from_the_folder_of_the_run(root:
     assert tracking.send_waiting(root) == 0
 
 
+def test_what_a_store_refuses_of_a_run_does_not_hold_up_that_of_others(root: Path, client: MlflowClient) -> None:
+    with started(root) as run:
+        pass
+    line = f"{to_line('metrics', {'points': [('a', 1.0, 1700000000000, 3)]})}\n"
+    for run_id in ("0" * 32, run.id):
+        waiting = root / "mlruns/unsent" / f"{run_id}.jsonl"
+        waiting.parent.mkdir(exist_ok=True)
+        waiting.write_text(line)
+    with pytest.raises(ValueError, match=rf"^mlruns/unsent/{'0' * 32}\.jsonl: .*not found.*delete the file") as told:
+        tracking.send_waiting(root)
+    assert "\n" not in str(told.value)
+    assert steps(client, run, "a") == [3]
+    assert [path.stem for path in waiting.parent.glob("*.jsonl")] == ["0" * 32]
+
+
 def test_a_run_that_was_killed_before_it_had_its_settings_gets_them_when_it_goes_on(
     root: Path, client: MlflowClient
 ) -> None:
