@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
-from xml.etree import ElementTree  # nosec B405
+from xml.etree import ElementTree  # what it parses, see _of_ome  # nosec B405
 
 import tifffile
 from PIL import Image

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError  # nosec B403
+from pickle import UnpicklingError  # caught; nothing is unpickled  # nosec B403
 from typing import Any
 
 import torch
