@@ -77,8 +77,9 @@ def test_seeds_that_disagree_are_noise():
 
 @pytest.mark.parametrize("setting", inference.SETTINGS)
 def test_every_setting_is_a_config(setting):
-    from cellseg.config import PredictConfig, RunConfig
+    from cellseg.config import RunConfig
     from cellseg.config_fields import replaced
 
-    config = replaced(RunConfig(), {f"predict.{name}": value for name, value in inference.SETTINGS[setting].items()})
-    assert (config.predict == PredictConfig()) == (not inference.SETTINGS[setting])
+    fields = inference.SETTINGS[setting]
+    predict = replaced(RunConfig(), {f"predict.{name}": value for name, value in fields.items()}).predict
+    assert {name: getattr(predict, name) for name in fields} == fields
