@@ -41,6 +41,9 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "box NMS .6": {"box_nms": 0.6},
     "mask threshold .4": {"mask_threshold": 0.4},
     "mask threshold .6": {"mask_threshold": 0.6},
+    "pq threshold .3": {"pq_threshold": 0.3},
+    "pq threshold .4": {"pq_threshold": 0.4},
+    "pq threshold .5": {"pq_threshold": 0.5},
     "proposals 1000": {"proposals": 1000},
     CALIBRATED: {},
     TOGETHER: {},
@@ -139,7 +142,8 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
         for seed in seeds:
             network = digest(list(paths.values()) if seed < 0 else [paths[seed]], SETTINGS[setting])
             if (setting, seed, network) not in known:
-                scores = score(truth, asked(setting, seed), configs[max(seed, min(paths))].predict.pq_threshold)
+                pq_threshold = point(setting, max(seed, min(paths))).pq_threshold
+                scores = score(truth, asked(setting, seed), pq_threshold)
                 add(Answer(setting, seed, network, scores.metrics), file)
                 print(f"{setting}, seed {seed}: AP50 {scores.metrics['AP50']:.3f}", flush=True)
 

@@ -116,7 +116,7 @@ def best_cpu() -> RunConfig:
         small,
         recipe="best-cpu",
         train=replace(small.train, epochs=12, steps_per_epoch=500, ema_decay=0.998, validate_every=3),
-        predict=replace(small.predict, box_nms=0.4, score_threshold=0.01),
+        predict=replace(small.predict, box_nms=0.4, score_threshold=0.01, pq_threshold=0.4),
     )
 
 
