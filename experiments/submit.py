@@ -13,6 +13,9 @@ from cellseg.data_folder import require_data
 from cellseg.whole_files import require_place
 from cellseg.wrong_options import parsed
 
+ASKED = ("views", "zooms", "score_threshold", "box_nms")
+"""options that change how the networks are asked"""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,6 +35,10 @@ class Options:
     """flips and quarter turns that each tile is seen in; by default those of the checkpoint's config"""
     zooms: tuple[float, ...] | None = None
     """factors on the zoom that each tile is seen at; by default those of the checkpoint's config"""
+    score_threshold: float | None = None
+    """least score of a result, 0..1; by default that of the checkpoint's config"""
+    box_nms: float | None = None
+    """IoU over which only the better of two boxes of a class stays, 0..1; by default that of the checkpoint's config"""
     runs: Path = Path("experiments/runs")
     """where final_train.py left its checkpoints"""
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"
@@ -44,7 +51,7 @@ class Options:
 def main() -> int:
     """Predict and write; print what the submission holds."""
     options = parsed(lambda: tyro.cli(Options, description=__doc__))
-    given = {name: value for name in ("views", "zooms") if (value := getattr(options, name)) is not None}
+    given = {name: value for name in ASKED if (value := getattr(options, name)) is not None}
     replace(PredictConfig(), **given)  # what cannot be is refused before anything is read
     require_place(options.out)
     require_data(options.data)
@@ -68,7 +75,7 @@ def main() -> int:
         file=sys.stderr,
     )
     if checkpoint.config.predict.calibration and (given or paths[1:]):
-        print("the scores' calibration was fitted to single networks without these views", file=sys.stderr)
+        print("the scores' calibration was fitted to single networks as their config asks them", file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
     results = predict(ensemble, read, replace(checkpoint.config.predict, **given))

@@ -66,6 +66,7 @@ def place(tmp_path_factory):
         (SUBMIT, ("--data", "data", "--out", "data"), "data: a folder, where a file was expected"),
         (SUBMIT, ("--data", "data", "--zooms", "0"), "predict.zooms: expected more than 0, got 0"),
         (SUBMIT, ("--data", "data", "--views", "3"), "--views: expected one of 1, 2, 4, 8, got 3"),
+        (SUBMIT, ("--data", "data", "--box-nms", "7"), "predict.box_nms: expected a share from 0 to 1, got 7"),
         (SUBMIT, ("--data", "data", "--checkpoint", "data"), "data: a folder, where a checkpoint was expected"),
         (STUDY, (*DEMO, "--trials", "0"), "--trials: expected at least 1, got 0"),
         (STUDY, (*DEMO, "--subset", "7"), "dataset.subset: expected a share above 0 and up to 1, got 7"),
