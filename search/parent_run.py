@@ -6,12 +6,12 @@ from pathlib import Path
 
 import optuna
 from figures import figures_of
-from objective import EXPERIMENT, end_run, run_tags
 from optuna.trial import TrialState
 from storage import Storage
 from study import given_up
 from study_outcome import Outcome, importances, saved, winner_of
 from study_report import GIVEN_UP
+from trial_runs import EXPERIMENT, end_run, run_tags
 
 from cellseg import tracking
 from cellseg.config_fields import flat, to_dict
