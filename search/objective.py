@@ -15,7 +15,7 @@ from cellseg import anchors
 from cellseg.config import RunConfig
 from cellseg.config_fields import replaced
 from cellseg.experiment import Prepared, Trained, train_tracked
-from cellseg.fingerprint import Fingerprint, fingerprint, network_boxes
+from cellseg.fingerprint import Fingerprint, network_boxes
 from cellseg.run_names import run_name
 
 RECALL_FLOOR = 0.5
@@ -42,29 +42,6 @@ class Task:
     """MLflow run of the study"""
     stop: Callable[[], bool]
     """whether to end after this epoch"""
-
-
-def require_validation(whole: Prepared) -> None:
-    """Raise ValueError without images to validate on: no trial would have a value."""
-    if not whole.validation:
-        raise ValueError(
-            f"{whole.root}: a search needs images to validate on, found {len(whole.train)} in all and none held back; "
-            "add images, or raise --dataset.validation-fraction"
-        )
-
-
-def task(
-    prepared: Prepared,
-    whole: Prepared,
-    *,
-    space: Kind,
-    yardsticks: bool,
-    runs: Path,
-    parent: str | None,
-    stop: Callable[[], bool],
-) -> Task:
-    """What all trials share, measured once."""
-    return Task(prepared, whole, fingerprint(whole.data, whole.train), space, yardsticks, runs, parent, stop)
 
 
 def objective(trial: optuna.Trial, shared: Task) -> float:

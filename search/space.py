@@ -4,7 +4,7 @@ To search another knob, suggest it in `suggest` and give the config field that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ import optuna
 from cellseg import anchors
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig
 from cellseg.config_fields import flat
-from cellseg.fingerprint import Plan
+from cellseg.experiment import Prepared
+from cellseg.fingerprint import Fingerprint, Plan, network_boxes
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
 Kind = Literal["card", "wide"]
@@ -43,6 +44,13 @@ class First:
     parameters: dict[str, float]
     anchor_sizes: tuple[float, ...]
     aspect_ratios: tuple[float, ...]
+
+
+def with_fitted_anchors(whole: Prepared, cells: Fingerprint) -> Prepared:
+    """The same with fitted anchors in its Plan, whatever set the config has: the space lies around them."""
+    model = whole.config.model
+    sizes, ratios = anchors.fit(network_boxes(cells, whole.config.predict), model.levels, model.sizes_per_level)
+    return replace(whole, plan=replace(whole.plan, anchor_sizes=sizes, aspect_ratios=ratios))
 
 
 def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> dict[str, Any]:
@@ -77,14 +85,17 @@ def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> d
 
 
 def first_trials(config: RunConfig, plan: Plan, kind: Kind) -> Sequence[First]:
-    """The fitted anchors, torchvision's default and the reference's; all else is the recipe's."""
+    """The fitted anchors, torchvision's default, the reference's, and the config's own; all else is the recipe's."""
     levels = config.model.levels
-    sets = (
-        ("fitted", plan.anchor_sizes, plan.aspect_ratios),
-        ("torchvision", TORCHVISION_ANCHORS[:levels], TORCHVISION_RATIOS),  # one size a level, fewer levels fewer sizes
-        ("reference", REFERENCE_ANCHORS[:levels], REFERENCE_RATIOS),
-    )
-    return [First(name, _nearest(sizes, ratios, config, plan, kind), sizes, ratios) for name, sizes, ratios in sets]
+    sets = {
+        "fitted": (plan.anchor_sizes, plan.aspect_ratios),
+        "torchvision": (TORCHVISION_ANCHORS[:levels], TORCHVISION_RATIOS),  # one size a level, fewer levels fewer sizes
+        "reference": (REFERENCE_ANCHORS[:levels], REFERENCE_RATIOS),
+    }
+    own = (config.model.anchor_sizes or plan.anchor_sizes, config.model.aspect_ratios or plan.aspect_ratios)
+    if own not in sets.values():
+        sets["own"] = own
+    return [First(name, _nearest(*each, config, plan, kind), *each) for name, each in sets.items()]
 
 
 def parameters_of(config: RunConfig, plan: Plan, kind: Kind) -> dict[str, str]:

@@ -9,9 +9,11 @@ import pytest
 from mlflow import MlflowClient
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from space import first_trials
+from space import first_trials, with_fitted_anchors
 from workers import TakenOver
 
+from cellseg.experiment import prepare
+from cellseg.fingerprint import fingerprint
 from cellseg.train import EpochReport
 
 
@@ -20,9 +22,8 @@ def shared(prepared, tmp_path, monkeypatch):
     """What the trials of a study share, tracked in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return objective.task(
-        prepared, prepared, space="card", yardsticks=False, runs=tmp_path, parent=None, stop=lambda: False
-    )
+    cells = fingerprint(prepared.data, prepared.train)
+    return objective.Task(prepared, prepared, cells, "card", False, tmp_path, parent=None, stop=lambda: False)
 
 
 def study_of(shared, anchor_set):
@@ -53,6 +54,16 @@ def test_anchors_that_miss_the_cells_are_refused_before_any_training(shared, tmp
     assert run.info.status == "KILLED"
     assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
     assert run.info.run_name == "trial-000 · a4×1.7 · lr 1e-3"  # 4, 8 and 12: a step of 3 ** 0.5
+
+
+def test_anchors_that_the_config_sets_are_held_against_fitted_ones_too(shared, tmp_path):
+    model = dataclasses.replace(shared.prepared.config.model, anchor_sizes=(90.0, 180.0, 360.0), aspect_ratios=(1.0,))
+    own = prepare(dataclasses.replace(shared.prepared.config, model=model), shared.prepared.root)
+    whole = with_fitted_anchors(own, shared.cells)
+    shared = dataclasses.replace(shared, prepared=whole, whole=whole)
+    trial = study_of(shared, "own").ask()
+    with pytest.raises(optuna.TrialPruned, match=r"recall 0\.00 is under 0\.\d\d, 50% of the fitted"):
+        objective.objective(trial, shared)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -124,8 +135,3 @@ def test_a_trial_that_another_worker_has_ends_without_an_exception_that_would_ma
     with pytest.raises(TakenOver):
         watcher.epoch(report(1, 0.1))
     assert not issubclass(TakenOver, Exception)
-
-
-def test_a_search_without_validation_images_is_refused(prepared):
-    with pytest.raises(ValueError, match=r"validate on.*--dataset\.validation-fraction"):
-        objective.require_validation(dataclasses.replace(prepared, validation=[]))

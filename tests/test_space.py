@@ -9,6 +9,8 @@ import space
 
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS
 from cellseg.config_fields import replaced
+from cellseg.experiment import prepare
+from cellseg.fingerprint import fingerprint
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
 CARD = {"anchor_base", "anchor_scale", "anchors_per_level", "ratio_max", "learning_rate", "warmup_fraction"}
@@ -32,6 +34,19 @@ def test_the_first_trials_are_the_fitted_the_default_and_the_reference_anchors(p
     assert (fitted.anchor_sizes, fitted.aspect_ratios) == (prepared.plan.anchor_sizes, prepared.plan.aspect_ratios)
     assert (torchvision.anchor_sizes, torchvision.aspect_ratios) == (TORCHVISION_ANCHORS[:3], TORCHVISION_RATIOS)
     assert (reference.anchor_sizes, reference.aspect_ratios) == (REFERENCE_ANCHORS[:3], REFERENCE_RATIOS)
+
+
+def test_the_space_lies_around_fitted_anchors_and_a_config_with_others_has_these_tried_as_well(prepared):
+    model = dataclasses.replace(prepared.config.model, anchor_sizes=REFERENCE_ANCHORS[:3], aspect_ratios=(0.5, 1.0))
+    own = prepare(dataclasses.replace(prepared.config, model=model), prepared.root)
+    whole = space.with_fitted_anchors(own, fingerprint(own.data, own.train))
+    assert whole.plan == prepared.plan
+    assert space.parameters_of(whole.config, whole.plan, "card") == (
+        space.parameters_of(prepared.config, prepared.plan, "card")
+    )
+    *known, mine = space.first_trials(whole.config, whole.plan, "card")
+    assert [first.name for first in known] == ["fitted", "torchvision", "reference"]
+    assert (mine.name, mine.anchor_sizes, mine.aspect_ratios) == ("own", REFERENCE_ANCHORS[:3], (0.5, 1.0))
 
 
 @pytest.mark.parametrize("kind", ["card", "wide"])
