@@ -16,7 +16,7 @@ from study import cut_off, deaths, given_up, tries
 Fill = Callable[[optuna.Study], None]
 RANDOM_TRIALS = 8
 """drawn at random before the sampler learns"""
-OF_A_TRY = ("worker", "interrupted", "seconds")
+OF_A_TRY = ("worker", "interrupted", "death", "seconds")
 """attributes that a new try of a trial does not inherit"""
 
 
@@ -39,8 +39,24 @@ def claim(
         warnings.simplefilter("ignore")  # a heartbeat without Study.optimize: here it is `heartbeat` below
         trial = study.ask()
     storage.beat(study.study_name, trial.number)
-    trial.set_user_attr("worker", f"{os.uname().nodename}:{os.getpid()}")
+    trial.set_user_attr("worker", worker_name(os.getpid()))
     return trial
+
+
+def worker_name(process: int) -> str:
+    """Of a process on this machine."""
+    return f"{os.uname().nodename}:{process}"
+
+
+def bury(study: optuna.Study, storage: Storage, worker: str, death: str) -> bool:
+    """Whether a dead worker had a trial of this study; it is then queued again, without a wait for heartbeats."""
+    with storage.locked():
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get("worker") == worker:
+                storage.mark(study.study_name, trial.number, "death", death)
+                study.tell(trial.number, state=TrialState.FAIL)
+                return True
+    return False
 
 
 def _queue_again(study: optuna.Study) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import optuna
+from claiming import bury, worker_name
 from objective import YARDSTICKS, Task, empty_folder, final, objective
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
@@ -48,6 +49,18 @@ def _empty_folders(study: optuna.Study, shared: Task) -> None:
     for trial in tries(study)[0]:
         if trial.state.is_finished() and not cut_off(trial):
             empty_folder(trial, shared)
+
+
+def bury_trial(study: optuna.Study, storage: Storage, process: int, death: str) -> bool:
+    """Whether a dead process of this machine had a trial or a final, which is then queued again."""
+    rungs = [study, *finals_of(study, storage)]
+    return any(bury(each, storage, worker_name(process), death) for each in rungs)
+
+
+def finals_of(study: optuna.Study, storage: Storage) -> list[optuna.Study]:
+    """The study of a study's finals, where there is one yet."""
+    there = finals_name(study) in optuna.get_all_study_names(storage.backend)
+    return [optuna.load_study(study_name=finals_name(study), storage=storage.backend)] if there else []
 
 
 def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_seed: int) -> optuna.Study:

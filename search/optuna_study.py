@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -84,7 +85,7 @@ def main() -> int:
 def search(options: Options) -> int:
     """The exit code: 0 once all trials have ended."""
     import parent_run
-    from ladder import Finals, climb
+    from ladder import Finals, bury_trial, climb
     from objective import Task
     from processes import gpus, spawn
     from rungs import prepare_rungs
@@ -118,7 +119,7 @@ def search(options: Options) -> int:
     count = options.workers or max(1, len(devices))
     with parent_run.opened(study, storage, rungs.finals) as run:
         try:
-            return spawn(count, devices) if count > 1 else climb_along(run.id)
+            return spawn(count, devices, partial(bury_trial, study, storage)) if count > 1 else climb_along(run.id)
         finally:
             report(options, study, storage, run)
 

@@ -33,8 +33,14 @@ class Storage:
 
     def beat(self, study: str, trial: int) -> None:
         """Say that this trial of this study is alive."""
-        study_id = self.backend.get_study_id_from_name(study)
-        self.backend.record_heartbeat(self.backend.get_trial_id_from_study_id_trial_number(study_id, trial))
+        self.backend.record_heartbeat(self._trial_id(study, trial))
+
+    def mark(self, study: str, trial: int, name: str, value: object) -> None:
+        """Set an attribute of a trial that another process runs."""
+        self.backend.set_trial_user_attr(self._trial_id(study, trial), name, value)
+
+    def _trial_id(self, study: str, trial: int) -> int:
+        return self.backend.get_trial_id_from_study_id_trial_number(self.backend.get_study_id_from_name(study), trial)
 
 
 def open_storage(address: str, heartbeat: int) -> Storage:

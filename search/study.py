@@ -105,6 +105,12 @@ def given_up(trial: FrozenTrial) -> bool:
     return cut_off(trial) and deaths(trial) > RETRIES
 
 
+def why_given_up(trial: FrozenTrial) -> str:
+    """How often a trial brought its worker down, and what the last one died of, where that was seen."""
+    cause = trial.user_attrs.get("death")
+    return f"its worker died {deaths(trial)} times" + (f", the last time of: {cause}" if cause else "")
+
+
 def value_of(trial: FrozenTrial) -> float:
     """AP50 of a trial that has one."""
     assert trial.value is not None

@@ -7,7 +7,7 @@ from functools import partial
 from statistics import mean, median
 
 import optuna
-from ladder import finals_name
+from ladder import finals_of
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
@@ -94,8 +94,8 @@ def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
     last, earlier = tries(study)
     finals: list[FrozenTrial] = []
     earlier_finals: list[FrozenTrial] = []
-    if finals_name(study) in optuna.get_all_study_names(storage.backend):
-        finals, earlier_finals = tries(optuna.load_study(study_name=finals_name(study), storage=storage.backend))
+    for last_rung in finals_of(study, storage):
+        finals, earlier_finals = tries(last_rung)
     values: dict[int, list[float]] = {}
     for trial in finals:
         if trial.state == TrialState.COMPLETE:

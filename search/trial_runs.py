@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from cellseg.run_store import one_line_if_lost, opened, patiently
+
 import optuna
 from optuna.trial import FrozenTrial
 from study import earlier_tries
@@ -14,15 +16,16 @@ from cellseg.experiment import Prepared
 EXPERIMENT = "cellseg-search"
 
 
-def run_tags(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
-    """What a trial's run is found by: the study, and the number of the trial's first try."""
+def run_tags(study: str, study_id: str, trial: FrozenTrial) -> dict[str, str]:
+    """What a trial's run is found by: the study's name and id, and the number of the trial's first try."""
     first, *_ = [*earlier_tries(trial), trial.number]
-    return {"study": study.study_name, "study_id": study.user_attrs["id"], "trial": str(first)}
+    return {"study": study, "study_id": study_id, "trial": str(first)}
 
 
 def tags_of(trial: optuna.Trial, stage: str) -> dict[str, str]:
     """What the run of a trial that is running is found by: `run_tags`, and whether it is a trial or a final."""
-    return {**run_tags(trial.study, _frozen(trial)), "stage": stage}
+    study = trial.study
+    return {**run_tags(study.study_name, study.user_attrs["id"], _frozen(trial)), "stage": stage}
 
 
 def run_to_go_on_with(trial: optuna.Trial, tags: Mapping[str, str], runs: Path) -> str | None:
@@ -36,7 +39,26 @@ def run_to_go_on_with(trial: optuna.Trial, tags: Mapping[str, str], runs: Path) 
 
 def run_of_earlier_try(trial: optuna.Trial, tags: Mapping[str, str]) -> str | None:
     """The run that an earlier try of this trial left in the store, if any."""
-    return tracking.find_run(EXPERIMENT, tags, root=Path.cwd()) if earlier_tries(_frozen(trial)) else None
+    return find(tags) if earlier_tries(_frozen(trial)) else None
+
+
+def find(tags: Mapping[str, str]) -> str | None:
+    """Id of the newest run of a search with these tags, or None; a store that is away is waited for.
+
+    Raises ValueError, one line, where it stays away.
+    """
+    with one_line_if_lost():
+        return patiently(lambda: tracking.find_run(EXPERIMENT, tags, root=Path.cwd()))
+
+
+def end_if_running(tags: Mapping[str, str], reason: str) -> None:
+    """Mark the run with these tags as FAILED, where its process died before it could say of what."""
+    if run_id := find(tags):
+        client, _ = opened(Path.cwd())
+        with one_line_if_lost():
+            running = client.get_run(run_id).info.status == "RUNNING"
+        if running:
+            end_run(run_id, reason)
 
 
 def end_run(run_id: str, reason: str) -> None:

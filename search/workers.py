@@ -16,6 +16,7 @@ from types import FrameType
 
 import optuna
 from claiming import Fill, claim
+from mendable import mendable, told
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,8 +24,6 @@ from storage import Storage
 
 Objective = Callable[[optuna.Trial], float]
 Ended = Callable[[FrozenTrial], None]
-MENDABLE = (ValueError, OSError, SQLAlchemyError, StorageInternalError)
-"""what a user can mend: it ends the worker with one line, and the trial is tried again"""
 FAILURES_IN_A_ROW = 3
 """after which a worker gives up: the cause is then not in the trial"""
 POLL_SECONDS = 2.0
@@ -135,11 +134,11 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
     except (KeyboardInterrupt, SystemExit):
         _cut_off(study, trial, interrupted=True)
         raise
-    except MENDABLE:
-        _cut_off(study, trial, interrupted=False)
-        raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        reason = told(error)
+        if mendable(error):
+            _cut_off(study, trial, death=reason)
+            raise
     gc.collect()  # the memory that a failed trial took is the next one's
     if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
         print(f"trial {trial.number}: this worker was silent for long, so another one took it over", flush=True)
@@ -152,11 +151,11 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
     return reason
 
 
-def _cut_off(study: optuna.Study, trial: optuna.Trial, *, interrupted: bool) -> None:
+def _cut_off(study: optuna.Study, trial: optuna.Trial, **why: object) -> None:
     """Mark a try that the next worker goes on with."""
     with suppress(UpdateFinishedTrialError, ValueError):  # another worker has it already
-        if interrupted:
-            trial.set_user_attr("interrupted", True)
+        for name, value in why.items():
+            trial.set_user_attr(name, value)
         study.tell(trial, state=TrialState.FAIL)
 
 
