@@ -1,8 +1,10 @@
 """What a trial does: anchors that cannot win are refused at once, the others are trained and watched."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -17,6 +19,7 @@ from cellseg.config_fields import replaced
 from cellseg.experiment import Prepared, Trained, train_tracked
 from cellseg.fingerprint import Fingerprint, network_boxes
 from cellseg.run_names import run_name
+from cellseg.whole_files import InUseError
 
 RECALL_FLOOR = 0.5
 """share of the fitted set's recall under which an anchor set is not trained"""
@@ -85,19 +88,32 @@ def trial_config(trial: optuna.Trial, shared: Task) -> RunConfig:
 def _train(trial: optuna.Trial, prepared: Prepared, shared: Task, name: str, stage: str, watcher: Watcher) -> Trained:
     """A tracked training; that of a trial whose worker died or was stopped goes on in the same MLflow run."""
     tags = tags_of(trial, stage)
-    trained = train_tracked(
+    run_id = run_to_go_on_with(trial, tags, shared.runs / prepared.data.digest)
+    train = partial(
+        train_tracked,
         prepared,
         experiment=EXPERIMENT,
         name=name,
         runs=shared.runs,
         parent=shared.parent,
-        run_id=run_to_go_on_with(trial, tags, shared.runs / prepared.data.digest),
+        run_id=run_id,
         tags=tags,
         watchers=[watcher],
     )
+    trained = _once_alone(train, shared.stop)
     if watcher.interrupted:
         raise KeyboardInterrupt
     return trained
+
+
+def _once_alone(train: Callable[[], Trained], stop: Callable[[], bool]) -> Trained:
+    """A training that waits for the worker that it was taken over from, which notices at the end of its epoch."""
+    while not stop():
+        try:
+            return train()
+        except InUseError as error:
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+    raise KeyboardInterrupt
 
 
 def empty_folder(trial: FrozenTrial, shared: Task) -> None:

@@ -1,6 +1,7 @@
 """Which trials are trained, and what stops them."""
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 
 import objective
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from space import first_trials, with_fitted_anchors
 from workers import TakenOver
 
+from cellseg import whole_files
 from cellseg.experiment import prepare
 from cellseg.fingerprint import fingerprint
 from cellseg.train import EpochReport
@@ -98,6 +100,34 @@ def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path)
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     kept = store.list_artifacts(trial.user_attrs["run_id"], "checkpoints")
     assert [each.path for each in kept] == ["checkpoints/best.pt"]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_waits_for_the_worker_that_it_was_taken_over_from_and_goes_on_in_its_run(
+    shared, tmp_path, monkeypatch, capsys
+):
+    study = study_of(shared, "fitted")
+    answers = iter([False, True])  # before the training, and after its first epoch
+    with pytest.raises(KeyboardInterrupt):
+        objective.objective(study.ask(), dataclasses.replace(shared, stop=lambda: next(answers)))
+    RetryHeartbeatStaleTrialCallback()(study, study.tell(0, state=TrialState.FAIL))
+    (folder,) = {path.parent for path in tmp_path.glob("*/*/last.pt")}
+    monkeypatch.setattr(whole_files, "LEAVING_SECONDS", 0.1)
+    with ExitStack() as held:
+        held.enter_context(whole_files.only_writer(folder))
+        asked = []
+
+        def stop():
+            asked.append(None)
+            if len(asked) == 3:  # it has found the folder in use twice
+                held.close()
+            return False
+
+        objective.objective(study.ask(), dataclasses.replace(shared, stop=stop))
+    assert capsys.readouterr().err.count(f"waiting: {folder}: another process writes there") == 2
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert sorted(study.trials[1].intermediate_values) == [1, 2]
 
 
 def report(epoch, ap50, replayed=False):
