@@ -21,6 +21,10 @@ class Finals:
     yardsticks: bool
     """the yardsticks as well, whatever their rank"""
 
+    def seeds_from(self, first: int) -> range:
+        """The seeds, of which the first is the config's; none without finals."""
+        return range(first, first + self.seeds) if self.candidates else range(0)
+
 
 def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, finals: Finals, stop: Stop) -> None:
     """Run this worker's share of a study that shall have so many trials, then of its finals.
@@ -37,8 +41,9 @@ def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, fina
     if not finals.candidates:
         return
     last_rung = open_finals(study, storage, finals, seed)
+    wanted = {(trial.number, each) for trial in candidates(study, finals) for each in finals.seeds_from(seed)}
     work(
-        *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop),
+        *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared, wanted), stop),
         ended=lambda trial: empty_folder(trial, shared),
     )
     _empty_folders(last_rung, shared)
@@ -75,8 +80,9 @@ def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_see
         )
         if "id" not in opened.user_attrs:
             opened.set_user_attr("id", study.user_attrs["id"])
-        there = {(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in opened.trials}
-        for seed in range(first_seed, first_seed + finals.seeds):  # a seed of all first: an early end is a fair one
+        kept = (trial for trial in tries(opened)[0] if trial.state != TrialState.PRUNED)  # was not wanted then
+        there = {(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in kept}
+        for seed in finals.seeds_from(first_seed):  # a seed of all first: an early end is a fair one
             for trial in candidates(study, finals):
                 place = {"candidate": trial.number, "seed": seed}
                 if (trial.number, seed) not in there:

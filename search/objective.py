@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 from space import Kind, suggest
-from trial_runs import EXPERIMENT, run_to_go_on_with, tags_of, track_refused
+from trial_runs import EXPERIMENT, end_if_running, run_to_go_on_with, tags_of, track_refused
 from watcher import Watcher
 
 from cellseg import anchors
@@ -66,10 +66,18 @@ def objective(trial: optuna.Trial, shared: Task) -> float:
     return trained.metrics["best/AP50"]
 
 
-def final(trial: optuna.Trial, shared: Task) -> float:
-    """Best validation AP50 of a candidate, trained in full with one seed."""
+def final(trial: optuna.Trial, shared: Task, wanted: Container[tuple[int, int]]) -> float:
+    """Best validation AP50 of a candidate, trained in full with one seed.
+
+    Raises TrialPruned where this candidate and seed are not wanted any more.
+    """
     candidate = trial.suggest_int("candidate", 0, 10**6)
     seed = trial.suggest_int("seed", 0, 2**31 - 1)
+    if (candidate, seed) not in wanted:
+        reason = "queued by an earlier call, and no longer among the best or the seeds"
+        end_if_running(tags_of(trial, "final"), f"its worker died; {reason}")
+        trial.set_user_attr("prune_reason", reason)
+        raise optuna.TrialPruned(reason)
     config = replaced(shared.whole.config, {**trial.user_attrs["overrides"], "seed": seed})
     watcher = Watcher(trial, config.train.epochs, shared.stop, pruned=False)
     name = run_name(f"final-{candidate:03d} seed {seed}", config)

@@ -18,7 +18,6 @@ from cellseg.data_folder import require_data
 
 if TYPE_CHECKING:
     import optuna
-    from storage import Storage
     from study_outcome import Outcome
 
     from cellseg.tracking import Run
@@ -91,6 +90,7 @@ def search(options: Options) -> int:
     from rungs import prepare_rungs
     from storage import open_storage
     from study import open_study
+    from study_outcome import read_outcome
     from workers import Stop
 
     from cellseg.device import device_of
@@ -102,8 +102,7 @@ def search(options: Options) -> int:
     require_weights(options.config.model)
     rungs = prepare_rungs(options.config, options.data, options.trial_epochs, options.subset)
     storage = open_storage(options.storage, options.heartbeat)
-    recipe, digest = options.config.recipe, rungs.finals.data.digest
-    name = options.study or f"{recipe}-{digest}{'-wide' if options.space == 'wide' else ''}"
+    name = options.study or default_name(options, rungs.finals.data.digest)
     study = open_study(name, storage, rungs.trials, rungs.finals.config, options.space, options.pruner)
     finals = Finals(options.finalists, options.final_seeds, options.yardsticks == "finals")
 
@@ -121,17 +120,20 @@ def search(options: Options) -> int:
         try:
             return spawn(count, devices, partial(bury_trial, study, storage)) if count > 1 else climb_along(run.id)
         finally:
-            report(options, study, storage, run)
+            report(options, study, read_outcome(study, storage, finals.seeds_from(options.config.seed)), run)
 
 
-def report(options: Options, study: "optuna.Study", storage: "Storage", run: "Run") -> None:
+def default_name(options: Options, digest: str) -> str:
+    """The name of a study that none was given for."""
+    return f"{options.config.recipe}-{digest}{'-wide' if options.space == 'wide' else ''}"
+
+
+def report(options: Options, study: "optuna.Study", outcome: "Outcome", run: "Run") -> None:
     """Write what the study has brought so far, keep it with the study's run, and print it."""
     import parent_run
     from storage import shown
-    from study_outcome import read_outcome
     from study_report import write_report
 
-    outcome = read_outcome(study, storage)
     command = ["python", *(word.replace(options.storage, shown(options.storage)) for word in sys.argv)]
     files = write_report(outcome, options.results, shlex.join(command))
     parent_run.log(run, study, outcome, files)

@@ -119,6 +119,21 @@ def test_a_setting_whose_seeds_failed_does_not_win_by_luck(study, storage):
     assert winner_of(read_outcome(study, storage)).trial == 8
 
 
+def test_a_setting_that_an_earlier_call_trained_with_more_seeds_does_not_win_by_that(study, storage):
+    run_finals(study, storage, Finals(1, 3, yardsticks=False), {(4, 0): 0.2, (4, 1): 0.3, (4, 2): 0.3})
+    add(study, TrialState.COMPLETE, value=0.9, seconds=100)
+    now = Finals(1, 1, yardsticks=False)
+    run_finals(study, storage, now, {(11, 0): 0.5})
+    winner = winner_of(read_outcome(study, storage, now.seeds_from(0)))
+    assert (winner.trial, winner.value, winner.seeds) == (11, 0.5, 1)
+
+
+def test_a_call_without_finals_takes_the_best_trials_word_though_an_earlier_one_had_some(study, storage):
+    run_finals(study, storage, Finals(1, 1, yardsticks=True), {(1, 0): 0.5, (4, 0): 0.1})
+    winner = winner_of(read_outcome(study, storage, Finals(0, 1, yardsticks=False).seeds_from(0)))
+    assert (winner.trial, winner.value, winner.seeds) == (4, 0.4, 0)
+
+
 def test_without_finals_the_best_trial_wins_and_without_any_trial_nothing_does(study, storage):
     winner = winner_of(read_outcome(study, storage))
     assert (winner.trial, winner.value, winner.seeds) == (4, 0.4, 0)
