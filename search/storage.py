@@ -3,7 +3,7 @@
 import fcntl
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -122,8 +122,8 @@ def _url(address: str) -> URL:
     """The parsed address. Raises ValueError for what is neither SQLite nor PostgreSQL."""
     try:
         url = make_url(address)
-    except SQLAlchemyError as error:
-        raise _unusable(address, error) from error
+    except (SQLAlchemyError, ValueError) as error:
+        raise _unusable(address, ValueError("no such address")) from error
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise _unusable(address, ValueError(f"{url.get_backend_name()} is not known here"))
     return url
@@ -141,7 +141,10 @@ def _unusable(address: str, error: Exception) -> ValueError:
 
 
 def shown(address: str) -> str:
-    """The address without its password."""
-    with suppress(SQLAlchemyError):
-        return make_url(address).render_as_string(hide_password=True)
-    return address
+    """The address without its password, which may also be a part of its query."""
+    try:
+        url = make_url(address)
+    except (SQLAlchemyError, ValueError):  # ValueError: no number for a port
+        return address.partition("://")[0]
+    secret = dict.fromkeys((name for name in url.query if "pass" in name), "hidden")
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
