@@ -16,7 +16,7 @@ from study import cut_off, deaths, given_up, tries
 Fill = Callable[[optuna.Study], None]
 RANDOM_TRIALS = 8
 """drawn at random before the sampler learns"""
-OF_A_TRY = ("worker", "interrupted", "death", "seconds")
+OF_A_TRY = ("worker", "interrupted", "death", "seconds", "prune_reason")
 """attributes that a new try of a trial does not inherit"""
 
 

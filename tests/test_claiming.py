@@ -60,6 +60,14 @@ def test_a_trial_that_runs_out_of_memory_or_whose_settings_cannot_be_trained_fai
     assert reasons[::2] == ["OSError: [Errno 12] Cannot allocate memory", "ValueError: more than 1 value"]
 
 
+def test_a_try_does_not_inherit_why_the_one_before_was_to_be_stopped(opened):
+    study, storage = opened
+    trial = claim(study, storage, 1, 0)
+    trial.set_user_attr("prune_reason", "too far behind")  # and its worker dies before it tells the end
+    bury(study, storage, worker_name(os.getpid()), "killed (SIGKILL)")
+    assert "prune_reason" not in claim(study, storage, 1, 0).user_attrs
+
+
 def test_what_ended_a_worker_is_kept_with_the_try_and_not_with_the_next_one(opened):
     study, storage = opened
 
