@@ -100,7 +100,7 @@ def search(options: Options) -> int:
         logging.getLogger("cellseg").setLevel(logging.WARNING)  # the command that started it has said it all
     device_of(options.config.device)  # what cannot work is refused before anything is written
     require_weights(options.config.model)
-    rungs = prepare_rungs(options.config, options.data, options.trial_epochs, options.subset)
+    rungs = prepare_rungs(options.config, options.data, options.trial_epochs, options.subset, options.space)
     storage = open_storage(options.storage, options.heartbeat)
     name = options.study or default_name(options, rungs.finals.data.digest)
     study = open_study(name, storage, rungs.trials, rungs.finals.config, options.space, options.pruner)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from space import with_fitted_anchors
+from space import Kind, at_least_zoom, with_fitted_anchors
 
 from cellseg.config import RunConfig
 from cellseg.experiment import Prepared, prepare, reduced
@@ -22,9 +22,10 @@ class Rungs:
     """of all training images"""
 
 
-def prepare_rungs(config: RunConfig, root: Path, epochs: int | None, subset: float) -> Rungs:
+def prepare_rungs(config: RunConfig, root: Path, epochs: int | None, subset: float, space: Kind) -> Rungs:
     """Read and check the data; the epochs of a trial are by default a fifth of the config's.
 
+    Crops have room for the views of every trial, whatever its zoom.
     Raises ValueError for data that the training refuses, or without images to validate on.
     """
     whole = prepare(replace(config, dataset=replace(config.dataset, subset=1.0)), root)
@@ -32,7 +33,10 @@ def prepare_rungs(config: RunConfig, root: Path, epochs: int | None, subset: flo
     cells = fingerprint(whole.data, whole.train)
     whole = with_fitted_anchors(whole, cells)
     train = replace(whole.config.train, epochs=epochs or max(1, round(config.train.epochs / 5)), patience=0)
-    return Rungs(reduced(replace(whole, config=replace(whole.config, train=train)), subset), whole, cells)
+    short = replace(whole.config, train=train)
+    trials = reduced(replace(whole, config=at_least_zoom(short, whole.plan, space)), subset)
+    trials = replace(trials, config=replace(trials.config, predict=short.predict))
+    return Rungs(trials, whole, cells)
 
 
 def require_validation(whole: Prepared) -> None:

@@ -3,6 +3,7 @@
 To search another knob, suggest it in `suggest` and give the config field that it sets.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,6 +29,8 @@ WIDE = {
     "model.roi_positive_fraction": (0.25, 0.75, False),
 }
 """least, greatest, whether on a logarithmic scale"""
+ZOOM = 1.5
+"""the Plan's zoom is multiplied or divided by at most that"""
 LONGEST_WARMUP = 0.3
 """share of a training; no trial is judged before it is over"""
 SGD_OVER_ADAMW = 20
@@ -57,16 +60,20 @@ def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> d
     """Dotted config fields of a trial.
 
     card: anchor sizes (the smallest in image pixels, the step, how many a level), ratio span, learning rate, warm-up.
-    wide: also optimiser, weight decay, zoom, RPN and box NMS, positive fraction. Bounds lie around the Plan and the
-    recipe. A first trial brings its exact anchors as user attributes; its parameters then only place it in the space.
+    wide: also optimiser, weight decay, zoom and with it the tiles' overlap, RPN and box NMS, positive fraction. Bounds
+    lie around the Plan and the recipe. A first trial brings its exact anchors as user attributes; its parameters then
+    only place it in the space.
     """
     fields: dict[str, Any] = {}
     optimizer: str = config.train.optimizer
     zoom = plan.zoom
     if kind == "wide":
         optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
-        zoom = trial.suggest_float("zoom", plan.zoom / 1.5, plan.zoom * 1.5)
-        fields = {"train.optimizer": optimizer, "predict.zoom": zoom}
+        fields = {"train.optimizer": optimizer}
+    if zooms(config, kind):
+        zoom = trial.suggest_float("zoom", plan.zoom / ZOOM, plan.zoom * ZOOM)
+        fields |= {"predict.zoom": zoom, "predict.overlap": _overlap(config, zoom / plan.zoom)}
+    if kind == "wide":
         for field, (low, high, log) in WIDE.items():
             fields[field] = trial.suggest_float(field.split(".")[1], low, high, log=log)
     fitted = plan.anchor_sizes[0] / plan.zoom
@@ -82,6 +89,18 @@ def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> d
     fields["train.learning_rate"] = trial.suggest_float(name, rate / 5, rate * 5, log=True)
     fields["train.warmup_fraction"] = trial.suggest_float("warmup_fraction", 0, LONGEST_WARMUP)
     return fields
+
+
+def zooms(config: RunConfig, kind: Kind) -> bool:
+    """Whether zooms are searched: in the wide space, unless every image is brought to a short side."""
+    return kind == "wide" and not config.predict.short_side
+
+
+def at_least_zoom(config: RunConfig, plan: Plan, kind: Kind) -> RunConfig:
+    """The config at the least zoom of the space, at which a view takes the most of an image."""
+    if not zooms(config, kind):
+        return config
+    return replace(config, predict=replace(config.predict, zoom=plan.zoom / ZOOM))
 
 
 def first_trials(config: RunConfig, plan: Plan, kind: Kind) -> Sequence[First]:
@@ -110,6 +129,13 @@ def parameters_of(config: RunConfig, plan: Plan, kind: Kind) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def _overlap(config: RunConfig, factor: float) -> int:
+    """An overlap in which the largest cells fit as they fit into the config's, at a zoom so many times its own."""
+    overlap, tile = config.predict.shared, config.predict.tile
+    scaled = math.ceil(overlap * factor)
+    return min(scaled, max(overlap, tile // 2)) if tile else scaled
+
+
 def _learning_rate(optimizer: str, config: RunConfig) -> tuple[str, float]:
     """The parameter's name, one an optimiser since their rates differ in size, and the middle of its bounds."""
     if optimizer == config.train.optimizer:
@@ -136,4 +162,5 @@ def _nearest(
         return card
     recipe = flat(config)
     wide = {field.split(".")[1]: float(np.clip(recipe[field], low, high)) for field, (low, high, _) in WIDE.items()}
-    return card | wide | {"optimizer": config.train.optimizer, "zoom": plan.zoom}
+    zoom = {"zoom": plan.zoom} if zooms(config, kind) else {}
+    return card | wide | zoom | {"optimizer": config.train.optimizer}

@@ -80,6 +80,27 @@ def test_anchors_grow_with_the_zoom(prepared):
     assert whole["predict.zoom"] == 2 * half["predict.zoom"]
 
 
+def test_the_overlap_of_tiles_grows_with_the_zoom_up_to_half_a_tile(prepared):
+    overlaps = []
+    for tile, factor in ((1024, 1 / 1.5), (1024, 1), (1024, 1.5), (96, 1), (96, 1.5)):
+        predict = dataclasses.replace(prepared.config.predict, tile=tile)
+        config = dataclasses.replace(prepared.config, predict=predict)
+        (first, *_) = space.first_trials(config, prepared.plan, "wide")
+        trial = optuna.trial.FixedTrial({**first.parameters, "zoom": prepared.plan.zoom * factor})
+        overlaps.append(space.suggest(trial, config, prepared.plan, "wide")["predict.overlap"])
+    assert prepared.config.predict.overlap == 32
+    assert overlaps == [22, 32, 48, 32, 48]
+
+
+def test_no_zoom_is_searched_where_images_are_brought_to_a_short_side(prepared):
+    predict = dataclasses.replace(prepared.config.predict, short_side=800)
+    config = dataclasses.replace(prepared.config, predict=predict)
+    assert set(space.parameters_of(config, prepared.plan, "wide")) == WIDE - {"zoom"}
+    (first, *_) = space.first_trials(config, prepared.plan, "wide")
+    fields = space.suggest(optuna.trial.FixedTrial(first.parameters), config, prepared.plan, "wide")
+    assert not {"predict.zoom", "predict.overlap"} & set(fields)
+
+
 def test_each_optimiser_has_its_own_learning_rates(prepared):
     rate = prepared.config.train.learning_rate
     fields = suggested(prepared, "wide", optimizer="sgd", learning_rate_sgd=rate * space.SGD_OVER_ADAMW)
