@@ -3,9 +3,11 @@
 To search another knob, suggest it in `suggest` and give the config field that it sets.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
@@ -119,14 +121,30 @@ def first_trials(config: RunConfig, plan: Plan, kind: Kind) -> Sequence[First]:
 
 def parameters_of(config: RunConfig, plan: Plan, kind: Kind) -> dict[str, str]:
     """Every parameter of the space and its bounds, as text that two versions of the space can be compared by."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found: dict[str, str] = {}
-    for _ in range(DRAWS):
-        trial = study.ask()
-        suggest(trial, config, plan, kind)
+    for trial, _ in _draws(config, plan, kind):
         found |= {name: str(bounds) for name, bounds in trial.distributions.items()}
     return dict(sorted(found.items()))
+
+
+def digest_of(config: RunConfig, plan: Plan, kind: Kind) -> str:
+    """Of what `suggest` makes of some parameters: two versions may have the same ones and set other fields by them."""
+    fields = [{name: str(_six_digits(value)) for name, value in made.items()} for _, made in _draws(config, plan, kind)]
+    return blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _draws(config: RunConfig, plan: Plan, kind: Kind) -> Iterator[tuple[optuna.Trial, dict[str, Any]]]:
+    """Some trials, always the same ones, and the fields that each sets."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(DRAWS):
+        trial = study.ask()
+        yield trial, suggest(trial, config, plan, kind)
+
+
+def _six_digits(value: Any) -> Any:
+    """Machines may differ in the last one of sixteen."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _overlap(config: RunConfig, factor: float) -> int:
