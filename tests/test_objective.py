@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import objective
@@ -11,7 +12,9 @@ from mlflow import MlflowClient
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from space import first_trials, with_fitted_anchors
-from workers import TakenOver
+from storage import open_storage
+from study import queue_first
+from workers import Stop, TakenOver, work
 
 from cellseg import whole_files
 from cellseg.experiment import prepare
@@ -100,6 +103,24 @@ def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path)
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     kept = store.list_artifacts(trial.user_attrs["run_id"], "checkpoints")
     assert [each.path for each in kept] == ["checkpoints/best.pt"]
+
+
+def test_a_trial_that_the_pruner_stops_is_pruned_in_optuna_and_killed_in_mlflow_with_the_reason(shared, tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=60)
+    pruner = optuna.pruners.ThresholdPruner(lower=2.0)
+    study = optuna.create_study(study_name="s", storage=storage.backend, direction="maximize", pruner=pruner)
+    study.set_user_attr("id", "x")
+    fill = partial(queue_first, prepared=shared.prepared, space="card")  # the fitted anchors
+    work(study, storage, 1, 0, lambda trial: objective.objective(trial, shared), Stop(), fill=fill)
+    (trial,) = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert list(trial.intermediate_values) == [1]  # of two epochs
+    reached = f"AP50 {trial.intermediate_values[1]:.3f} after epoch 1"
+    assert trial.user_attrs["prune_reason"] == f"{reached} was too far behind the other trials"
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
+    assert run.data.metrics["val/AP50"] == trial.intermediate_values[1]
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

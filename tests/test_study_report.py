@@ -240,6 +240,20 @@ def test_a_lead_of_one_seed_is_not_said_to_be_beyond_anything(study, storage):
     assert "+0.300 AP50 in full (0.200 (0.200 to 0.200)), one seed each" in text
 
 
+def test_a_winner_without_finals_is_compared_with_the_yardsticks_as_trials(study, storage):
+    said = "\n".join(summary(read_outcome(study, storage), "x"))
+    assert "torchvision's default anchors**: +0.300 AP50 as a trial (0.100), one seed each" in said
+
+
+def test_a_yardstick_that_wins_is_said_to_be_the_best_and_one_that_is_still_to_come_not_tried_yet(study, storage):
+    add(study, TrialState.COMPLETE, value=0.9, seconds=100, reported=(0.8, 0.9), anchor_set="torchvision")
+    won = read_outcome(study, storage)
+    trials = [trial for trial in won.trials if trial.number not in (1, 2)]  # the yardsticks that the study had
+    text = "\n".join(summary(replace(won, trials=trials), "x"))
+    assert "torchvision's default anchors**: this is the best" in text
+    assert "the reference's anchors**: not tried yet" in text
+
+
 def test_a_yardstick_that_was_stopped_is_not_compared_with(study, storage):
     add(study, TrialState.PRUNED, value=0.01, seconds=9, reported=(0.01,), prune_reason="too far behind")
     stopped = read_outcome(study, storage)
