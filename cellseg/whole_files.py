@@ -92,9 +92,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 each.rmdir()
 
 
+class InUseError(ValueError):
+    """Another process writes there."""
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Alone among the processes that write to a folder in this way. Raises ValueError where another one does."""
+    """Alone among the processes that write to a folder in this way. Raises InUseError where another one does."""
     until = time.monotonic() + LEAVING_SECONDS
     with (folder / ".lock").open("w") as held:
         while True:
@@ -103,7 +107,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > until:
-                    raise ValueError(f"{folder}: another process writes there; wait for its end, or stop it") from error
+                    raise InUseError(f"{folder}: another process writes there; wait for its end, or stop it") from error
             time.sleep(0.1)
         yield
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import optuna
+from claiming import bury, worker_name
 from objective import YARDSTICKS, Task, empty_folder, final, objective
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
@@ -20,6 +21,10 @@ class Finals:
     yardsticks: bool
     """the yardsticks as well, whatever their rank"""
 
+    def seeds_from(self, first: int) -> range:
+        """The seeds, of which the first is the config's; none without finals."""
+        return range(first, first + self.seeds) if self.candidates else range(0)
+
 
 def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, finals: Finals, stop: Stop) -> None:
     """Run this worker's share of a study that shall have so many trials, then of its finals.
@@ -36,8 +41,9 @@ def climb(study: optuna.Study, storage: Storage, shared: Task, trials: int, fina
     if not finals.candidates:
         return
     last_rung = open_finals(study, storage, finals, seed)
+    wanted = {(trial.number, each) for trial in candidates(study, finals) for each in finals.seeds_from(seed)}
     work(
-        *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared), stop),
+        *(last_rung, storage, len(tries(last_rung)[0]), seed, lambda trial: final(trial, shared, wanted), stop),
         ended=lambda trial: empty_folder(trial, shared),
     )
     _empty_folders(last_rung, shared)
@@ -48,6 +54,18 @@ def _empty_folders(study: optuna.Study, shared: Task) -> None:
     for trial in tries(study)[0]:
         if trial.state.is_finished() and not cut_off(trial):
             empty_folder(trial, shared)
+
+
+def bury_trial(study: optuna.Study, storage: Storage, process: int, death: str) -> bool:
+    """Whether a dead process of this machine had a trial or a final, which is then queued again."""
+    rungs = [study, *finals_of(study, storage)]
+    return any(bury(each, storage, worker_name(process), death) for each in rungs)
+
+
+def finals_of(study: optuna.Study, storage: Storage) -> list[optuna.Study]:
+    """The study of a study's finals, where there is one yet."""
+    there = finals_name(study) in optuna.get_all_study_names(storage.backend)
+    return [optuna.load_study(study_name=finals_name(study), storage=storage.backend)] if there else []
 
 
 def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_seed: int) -> optuna.Study:
@@ -62,8 +80,9 @@ def open_finals(study: optuna.Study, storage: Storage, finals: Finals, first_see
         )
         if "id" not in opened.user_attrs:
             opened.set_user_attr("id", study.user_attrs["id"])
-        there = {(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in opened.trials}
-        for seed in range(first_seed, first_seed + finals.seeds):  # a seed of all first: an early end is a fair one
+        kept = (trial for trial in tries(opened)[0] if trial.state != TrialState.PRUNED)  # was not wanted then
+        there = {(trial.user_attrs["candidate"], trial.user_attrs["seed"]) for trial in kept}
+        for seed in finals.seeds_from(first_seed):  # a seed of all first: an early end is a fair one
             for trial in candidates(study, finals):
                 place = {"candidate": trial.number, "seed": seed}
                 if (trial.number, seed) not in there:

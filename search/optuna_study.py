@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +17,10 @@ from cellseg.command_line import TrainingOptions, parse_training, user_errors_in
 from cellseg.data_folder import require_data
 
 if TYPE_CHECKING:
+    import optuna
     from study_outcome import Outcome
+
+    from cellseg.tracking import Run
 
 
 LEAST = {"trials": 1, "workers": 0, "trial_epochs": 1, "finalists": 0, "final_seeds": 1, "heartbeat": 1}
@@ -81,57 +84,60 @@ def main() -> int:
 def search(options: Options) -> int:
     """The exit code: 0 once all trials have ended."""
     import parent_run
-    from ladder import Finals, climb
-    from objective import require_validation, task
+    from ladder import Finals, bury_trial, climb
+    from objective import Task
     from processes import gpus, spawn
-    from storage import open_storage, shown
+    from rungs import prepare_rungs
+    from storage import open_storage
     from study import open_study
     from study_outcome import read_outcome
-    from study_report import write_report
     from workers import Stop
 
     from cellseg.device import device_of
-    from cellseg.experiment import prepare, reduced
     from cellseg.weights import require_weights
 
     if options.worker:
         logging.getLogger("cellseg").setLevel(logging.WARNING)  # the command that started it has said it all
     device_of(options.config.device)  # what cannot work is refused before anything is written
     require_weights(options.config.model)
-    config = replace(options.config, dataset=replace(options.config.dataset, subset=1.0))
-    whole = prepare(config, options.data)
-    require_validation(whole)
-    epochs = options.trial_epochs or max(1, round(config.train.epochs / 5))
-    short = replace(whole.config, train=replace(whole.config.train, epochs=epochs, patience=0))
-    prepared = reduced(replace(whole, config=short), options.subset)
+    rungs = prepare_rungs(options.config, options.data, options.trial_epochs, options.subset, options.space)
     storage = open_storage(options.storage, options.heartbeat)
-    name = options.study or f"{config.recipe}-{whole.data.digest}{'-wide' if options.space == 'wide' else ''}"
-    study = open_study(name, storage, prepared, whole.config, options.space, options.pruner)
+    name = options.study or default_name(options, rungs.finals.data.digest)
+    study = open_study(name, storage, rungs.trials, rungs.finals.config, options.space, options.pruner)
     finals = Finals(options.finalists, options.final_seeds, options.yardsticks == "finals")
-    shared = partial(
-        task, prepared, whole, space=options.space, yardsticks=options.yardsticks != "gated", runs=options.runs
-    )
-    if options.worker:
-        with Stop(parent=options.worker) as stop:
-            climb(study, storage, shared(parent=parent_run.find(study), stop=stop), options.trials, finals, stop)
+
+    def climb_along(parent: str | None) -> int:
+        with Stop(options.worker or None) as stop:
+            known = (rungs.trials, rungs.finals, rungs.cells, options.space, options.yardsticks != "gated")
+            climb(study, storage, Task(*known, options.runs, parent, stop), options.trials, finals, stop)
         return 0
-    devices = gpus(config.device)
+
+    if options.worker:
+        return climb_along(parent_run.find(study))
+    devices = gpus(options.config.device)
     count = options.workers or max(1, len(devices))
-    with parent_run.opened(study, storage, whole) as run:
-        code = 0
+    with parent_run.opened(study, storage, rungs.finals) as run:
         try:
-            if count > 1:
-                code = spawn(count, devices)
-            else:
-                with Stop() as stop:
-                    climb(study, storage, shared(parent=run.id, stop=stop), options.trials, finals, stop)
+            return spawn(count, devices, partial(bury_trial, study, storage)) if count > 1 else climb_along(run.id)
         finally:
-            outcome = read_outcome(study, storage)
-            command = ["python", *(word.replace(options.storage, shown(options.storage)) for word in sys.argv)]
-            files = write_report(outcome, options.results, shlex.join(command))
-            parent_run.log(run, study, outcome, files)
-            print("\n".join(printed(outcome, files)))
-    return code
+            report(options, study, read_outcome(study, storage, finals.seeds_from(options.config.seed)), run)
+
+
+def default_name(options: Options, digest: str) -> str:
+    """The name of a study that none was given for."""
+    return f"{options.config.recipe}-{digest}{'-wide' if options.space == 'wide' else ''}"
+
+
+def report(options: Options, study: "optuna.Study", outcome: "Outcome", run: "Run") -> None:
+    """Write what the study has brought so far, keep it with the study's run, and print it."""
+    import parent_run
+    from storage import shown
+    from study_report import write_report
+
+    command = ["python", *(word.replace(options.storage, shown(options.storage)) for word in sys.argv)]
+    files = write_report(outcome, options.results, shlex.join(command))
+    parent_run.log(run, study, outcome, files)
+    print("\n".join(printed(outcome, files)))
 
 
 def printed(outcome: "Outcome", files: Mapping[str, Path]) -> list[str]:

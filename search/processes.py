@@ -4,25 +4,42 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+Bury = Callable[[int, str], bool]
+"""queues the trial of a dead process again, with what it died of; whether it had one"""
+POLL_SECONDS = 0.2
 
-def spawn(count: int, devices: Sequence[str]) -> int:
+
+def spawn(count: int, devices: Sequence[str], bury: Bury) -> int:
     """The exit code of `count` workers, processes with this one's command line, once all have ended.
 
-    They are not in this one's process group: Ctrl-C reaches them once, from here.
+    They are not in this one's process group: Ctrl-C reaches them once, from here. One that is killed with its trial is
+    started again: a trial may do so only a few times.
     """
-    command = [sys.executable, *sys.argv]
-    workers = {
-        subprocess.Popen(
-            [*command, "--worker", str(os.getpid())], env=_environment(number, count, devices), start_new_session=True
-        ): number
-        for number in range(1, count + 1)
-    }
-    with _passed_on(list(workers)):
-        codes = [_ended(process, number) for process, number in workers.items()]
+
+    def started(number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, *sys.argv, "--worker", str(os.getpid())]
+        return subprocess.Popen(command, env=_environment(number, count, devices), start_new_session=True)
+
+    workers = {number: started(number) for number in range(1, count + 1)}
+    codes: list[int] = []
+    with _passed_on(workers) as asked:
+        while workers:
+            time.sleep(POLL_SECONDS)
+            for number, process in list(workers.items()):
+                if process.poll() is None:
+                    continue
+                code = workers.pop(number).returncode
+                if code < 0 and _had_a_trial(process, number, bury) and not asked:
+                    workers[number] = started(number)
+                    if asked:  # meanwhile
+                        workers[number].terminate()
+                else:
+                    codes.append(code)
     if 0 in codes:  # this worker has seen the last trial end
         return 0
     return next((code for code in codes if code > 0), 1)
@@ -46,24 +63,28 @@ def _environment(number: int, count: int, devices: Sequence[str]) -> dict[str, s
 
 
 @contextmanager
-def _passed_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the workers; this process waits for them."""
+def _passed_on(workers: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM go to the workers that there are then; this process waits for them. Gives what has come."""
+    asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        for each in workers:
+        asked.append(number)
+        for each in workers.values():
             each.send_signal(number)
 
     before = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
 
-def _ended(process: subprocess.Popen[bytes], number: int) -> int:
-    code = process.wait()
-    if code < 0:
-        name = signal.Signals(-code).name
-        print(f"worker {number} was killed ({name}); the others, or the same command, go on with its trial", flush=True)
-    return code
+def _had_a_trial(process: subprocess.Popen[bytes], number: int, bury: Bury) -> bool:
+    """Whether a worker was killed with its trial, which is to be run again; says so."""
+    name = signal.Signals(-process.returncode).name
+    death = f"killed ({name})" + (": probably out of memory" if name == "SIGKILL" else "")
+    had = bury(process.pid, death)
+    goes_on = "another one takes its place" if had else "the others, or the same command, go on"
+    print(f"worker {number} was {death}; {goes_on}", flush=True)
+    return had

@@ -3,8 +3,11 @@
 To search another knob, suggest it in `suggest` and give the config field that it sets.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +16,8 @@ import optuna
 from cellseg import anchors
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, RunConfig
 from cellseg.config_fields import flat
-from cellseg.fingerprint import Plan
+from cellseg.experiment import Prepared
+from cellseg.fingerprint import Fingerprint, Plan, network_boxes
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
 Kind = Literal["card", "wide"]
@@ -27,6 +31,8 @@ WIDE = {
     "model.roi_positive_fraction": (0.25, 0.75, False),
 }
 """least, greatest, whether on a logarithmic scale"""
+ZOOM = 1.5
+"""the Plan's zoom is multiplied or divided by at most that"""
 LONGEST_WARMUP = 0.3
 """share of a training; no trial is judged before it is over"""
 SGD_OVER_ADAMW = 20
@@ -45,20 +51,31 @@ class First:
     aspect_ratios: tuple[float, ...]
 
 
+def with_fitted_anchors(whole: Prepared, cells: Fingerprint) -> Prepared:
+    """The same with fitted anchors in its Plan, whatever set the config has: the space lies around them."""
+    model = whole.config.model
+    sizes, ratios = anchors.fit(network_boxes(cells, whole.config.predict), model.levels, model.sizes_per_level)
+    return replace(whole, plan=replace(whole.plan, anchor_sizes=sizes, aspect_ratios=ratios))
+
+
 def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> dict[str, Any]:
     """Dotted config fields of a trial.
 
     card: anchor sizes (the smallest in image pixels, the step, how many a level), ratio span, learning rate, warm-up.
-    wide: also optimiser, weight decay, zoom, RPN and box NMS, positive fraction. Bounds lie around the Plan and the
-    recipe. A first trial brings its exact anchors as user attributes; its parameters then only place it in the space.
+    wide: also optimiser, weight decay, zoom and with it the tiles' overlap, RPN and box NMS, positive fraction. Bounds
+    lie around the Plan and the recipe. A first trial brings its exact anchors as user attributes; its parameters then
+    only place it in the space.
     """
     fields: dict[str, Any] = {}
     optimizer: str = config.train.optimizer
     zoom = plan.zoom
     if kind == "wide":
         optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
-        zoom = trial.suggest_float("zoom", plan.zoom / 1.5, plan.zoom * 1.5)
-        fields = {"train.optimizer": optimizer, "predict.zoom": zoom}
+        fields = {"train.optimizer": optimizer}
+    if zooms(config, kind):
+        zoom = trial.suggest_float("zoom", plan.zoom / ZOOM, plan.zoom * ZOOM)
+        fields |= {"predict.zoom": zoom, "predict.overlap": _overlap(config, zoom / plan.zoom)}
+    if kind == "wide":
         for field, (low, high, log) in WIDE.items():
             fields[field] = trial.suggest_float(field.split(".")[1], low, high, log=log)
     fitted = plan.anchor_sizes[0] / plan.zoom
@@ -76,27 +93,65 @@ def suggest(trial: optuna.Trial, config: RunConfig, plan: Plan, kind: Kind) -> d
     return fields
 
 
+def zooms(config: RunConfig, kind: Kind) -> bool:
+    """Whether zooms are searched: in the wide space, unless every image is brought to a short side."""
+    return kind == "wide" and not config.predict.short_side
+
+
+def at_least_zoom(config: RunConfig, plan: Plan, kind: Kind) -> RunConfig:
+    """The config at the least zoom of the space, at which a view takes the most of an image."""
+    if not zooms(config, kind):
+        return config
+    return replace(config, predict=replace(config.predict, zoom=plan.zoom / ZOOM))
+
+
 def first_trials(config: RunConfig, plan: Plan, kind: Kind) -> Sequence[First]:
-    """The fitted anchors, torchvision's default and the reference's; all else is the recipe's."""
+    """The fitted anchors, torchvision's default, the reference's, and the config's own; all else is the recipe's."""
     levels = config.model.levels
-    sets = (
-        ("fitted", plan.anchor_sizes, plan.aspect_ratios),
-        ("torchvision", TORCHVISION_ANCHORS[:levels], TORCHVISION_RATIOS),  # one size a level, fewer levels fewer sizes
-        ("reference", REFERENCE_ANCHORS[:levels], REFERENCE_RATIOS),
-    )
-    return [First(name, _nearest(sizes, ratios, config, plan, kind), sizes, ratios) for name, sizes, ratios in sets]
+    sets = {
+        "fitted": (plan.anchor_sizes, plan.aspect_ratios),
+        "torchvision": (TORCHVISION_ANCHORS[:levels], TORCHVISION_RATIOS),  # one size a level, fewer levels fewer sizes
+        "reference": (REFERENCE_ANCHORS[:levels], REFERENCE_RATIOS),
+    }
+    own = (config.model.anchor_sizes or plan.anchor_sizes, config.model.aspect_ratios or plan.aspect_ratios)
+    if own not in sets.values():
+        sets["own"] = own
+    return [First(name, _nearest(*each, config, plan, kind), *each) for name, each in sets.items()]
 
 
 def parameters_of(config: RunConfig, plan: Plan, kind: Kind) -> dict[str, str]:
     """Every parameter of the space and its bounds, as text that two versions of the space can be compared by."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found: dict[str, str] = {}
-    for _ in range(DRAWS):
-        trial = study.ask()
-        suggest(trial, config, plan, kind)
+    for trial, _ in _draws(config, plan, kind):
         found |= {name: str(bounds) for name, bounds in trial.distributions.items()}
     return dict(sorted(found.items()))
+
+
+def digest_of(config: RunConfig, plan: Plan, kind: Kind) -> str:
+    """Of what `suggest` makes of some parameters: two versions may have the same ones and set other fields by them."""
+    fields = [{name: str(_six_digits(value)) for name, value in made.items()} for _, made in _draws(config, plan, kind)]
+    return blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _draws(config: RunConfig, plan: Plan, kind: Kind) -> Iterator[tuple[optuna.Trial, dict[str, Any]]]:
+    """Some trials, always the same ones, and the fields that each sets."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(DRAWS):
+        trial = study.ask()
+        yield trial, suggest(trial, config, plan, kind)
+
+
+def _six_digits(value: Any) -> Any:
+    """Machines may differ in the last one of sixteen."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _overlap(config: RunConfig, factor: float) -> int:
+    """An overlap in which the largest cells fit as they fit into the config's, at a zoom so many times its own."""
+    overlap, tile = config.predict.shared, config.predict.tile
+    scaled = math.ceil(overlap * factor)
+    return min(scaled, max(overlap, tile // 2)) if tile else scaled
 
 
 def _learning_rate(optimizer: str, config: RunConfig) -> tuple[str, float]:
@@ -125,4 +180,5 @@ def _nearest(
         return card
     recipe = flat(config)
     wide = {field.split(".")[1]: float(np.clip(recipe[field], low, high)) for field, (low, high, _) in WIDE.items()}
-    return card | wide | {"optimizer": config.train.optimizer, "zoom": plan.zoom}
+    zoom = {"zoom": plan.zoom} if zooms(config, kind) else {}
+    return card | wide | zoom | {"optimizer": config.train.optimizer}

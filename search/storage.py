@@ -3,7 +3,7 @@
 import fcntl
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -33,8 +33,14 @@ class Storage:
 
     def beat(self, study: str, trial: int) -> None:
         """Say that this trial of this study is alive."""
-        study_id = self.backend.get_study_id_from_name(study)
-        self.backend.record_heartbeat(self.backend.get_trial_id_from_study_id_trial_number(study_id, trial))
+        self.backend.record_heartbeat(self._trial_id(study, trial))
+
+    def mark(self, study: str, trial: int, name: str, value: object) -> None:
+        """Set an attribute of a trial that another process runs."""
+        self.backend.set_trial_user_attr(self._trial_id(study, trial), name, value)
+
+    def _trial_id(self, study: str, trial: int) -> int:
+        return self.backend.get_trial_id_from_study_id_trial_number(self.backend.get_study_id_from_name(study), trial)
 
 
 def open_storage(address: str, heartbeat: int) -> Storage:
@@ -116,8 +122,8 @@ def _url(address: str) -> URL:
     """The parsed address. Raises ValueError for what is neither SQLite nor PostgreSQL."""
     try:
         url = make_url(address)
-    except SQLAlchemyError as error:
-        raise _unusable(address, error) from error
+    except (SQLAlchemyError, ValueError) as error:
+        raise _unusable(address, ValueError("no such address")) from error
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise _unusable(address, ValueError(f"{url.get_backend_name()} is not known here"))
     return url
@@ -135,7 +141,10 @@ def _unusable(address: str, error: Exception) -> ValueError:
 
 
 def shown(address: str) -> str:
-    """The address without its password."""
-    with suppress(SQLAlchemyError):
-        return make_url(address).render_as_string(hide_password=True)
-    return address
+    """The address without its password, which may also be a part of its query."""
+    try:
+        url = make_url(address)
+    except (SQLAlchemyError, ValueError):  # ValueError: no number for a port
+        return address.partition("://")[0]
+    secret = dict.fromkeys((name for name in url.query if "pass" in name), "hidden")
+    return url.update_query_dict(secret).render_as_string(hide_password=True)

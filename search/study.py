@@ -10,7 +10,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
-from space import LONGEST_WARMUP, Kind, first_trials, parameters_of
+from space import LONGEST_WARMUP, Kind, digest_of, first_trials, parameters_of
 from storage import Storage, shown
 
 from cellseg.config import RunConfig
@@ -26,6 +26,8 @@ VOLATILE = ("device", "dataset.workers")
 """fields that workers of one study may differ in"""
 RETRIES = 5
 """of one trial; one that brings its worker down each time is then given up. Those that were stopped do not count."""
+MADE = "fields that the space makes of its parameters"
+"""name of their digest in a study's identity"""
 STARTUP_TRIALS = 4
 """before the median means anything"""
 
@@ -54,7 +56,7 @@ def open_study(
         if "identity" not in study.user_attrs and not study.trials:
             _begin(study, prepared, identity)
     _refuse_newer(study, storage)
-    if changes := changed(_with_defaults(study.user_attrs.get("identity", {})), identity):
+    if changes := changed(_with_defaults(study.user_attrs.get("identity", {}), identity), identity):
         raise ValueError(
             f"--study {name}: it was begun with another setting; choose another name with --study, or go back to "
             + "; ".join(changes)
@@ -105,6 +107,12 @@ def given_up(trial: FrozenTrial) -> bool:
     return cut_off(trial) and deaths(trial) > RETRIES
 
 
+def why_given_up(trial: FrozenTrial) -> str:
+    """How often a trial brought its worker down, and what the last one died of, where that was seen."""
+    cause = trial.user_attrs.get("death")
+    return f"its worker died {deaths(trial)} times" + (f", the last time of: {cause}" if cause else "")
+
+
 def value_of(trial: FrozenTrial) -> float:
     """AP50 of a trial that has one."""
     assert trial.value is not None
@@ -151,9 +159,9 @@ def _refuse_newer(study: optuna.Study, storage: Storage) -> None:
         )
 
 
-def _with_defaults(identity: Mapping[str, str]) -> dict[str, str]:
-    """An identity with the fields that were not there yet when it was written: they have their defaults."""
-    return {**_texts(RunConfig()), **identity}
+def _with_defaults(identity: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """An identity with what was not there yet when it was written: fields have their defaults, `suggest` is trusted."""
+    return {**_texts(RunConfig()), MADE: now[MADE], **identity}
 
 
 def _identity(prepared: Prepared, space: Kind, pruner: Pruner) -> dict[str, str]:
@@ -161,7 +169,8 @@ def _identity(prepared: Prepared, space: Kind, pruner: Pruner) -> dict[str, str]
     searched = {
         f"space {name}": bounds for name, bounds in parameters_of(prepared.config, prepared.plan, space).items()
     }
-    return {"data": prepared.data.digest, "pruner": pruner, **searched, **_texts(prepared.config)}
+    made = digest_of(prepared.config, prepared.plan, space)
+    return {"data": prepared.data.digest, "pruner": pruner, **searched, MADE: made, **_texts(prepared.config)}
 
 
 def _texts(config: RunConfig) -> dict[str, str]:

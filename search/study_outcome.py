@@ -1,13 +1,13 @@
 """What a study and its finals have brought so far, read once: finalists, the winner, what was saved, what mattered."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, median
 
 import optuna
-from ladder import finals_name
+from ladder import finals_of
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from storage import Storage
@@ -89,16 +89,20 @@ class Outcome:
         return seconds_of(trial) + sum(seconds_of(each) for each in self.earlier if each.number in numbers)
 
 
-def read_outcome(study: optuna.Study, storage: Storage) -> Outcome:
-    """What a study has brought so far."""
+def read_outcome(study: optuna.Study, storage: Storage, seeds: Container[int] | None = None) -> Outcome:
+    """What a study has brought so far; its finalists by their AP50 with these seeds, by default with all.
+
+    Earlier calls may have trained some with more seeds, which does not make them better.
+    """
     last, earlier = tries(study)
     finals: list[FrozenTrial] = []
     earlier_finals: list[FrozenTrial] = []
-    if finals_name(study) in optuna.get_all_study_names(storage.backend):
-        finals, earlier_finals = tries(optuna.load_study(study_name=finals_name(study), storage=storage.backend))
+    for last_rung in finals_of(study, storage):
+        every, earlier_finals = tries(last_rung)
+        finals = [trial for trial in every if trial.state != TrialState.PRUNED]  # was not wanted any more
     values: dict[int, list[float]] = {}
     for trial in finals:
-        if trial.state == TrialState.COMPLETE:
+        if trial.state == TrialState.COMPLETE and (seeds is None or trial.user_attrs["seed"] in seeds):
             values.setdefault(trial.user_attrs["candidate"], []).append(value_of(trial))
     finalists = [Finalist(candidate, tuple(each)) for candidate, each in values.items()]
     finalists.sort(key=lambda each: (-len(each.values), -each.mean))

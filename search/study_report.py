@@ -12,7 +12,7 @@ from typing import Any
 
 from objective import YARDSTICKS
 from optuna.trial import FrozenTrial, TrialState
-from study import RETRIES, cut_off, earlier_tries, given_up, value_of
+from study import cut_off, earlier_tries, given_up, value_of, why_given_up
 from study_outcome import FEWEST_RANKED, Outcome, at_one_epoch, importances, saved, seconds_of, winner_of
 
 from cellseg.whole_files import sweep, write_whole
@@ -20,7 +20,6 @@ from cellseg.winner import Winner, write_winner
 
 SHOWN = 0.0005
 """leads that are shown as 0.000 are none"""
-GIVEN_UP = f"its worker died {RETRIES + 1} times"
 
 
 def write_report(outcome: Outcome, folder: Path, command: str) -> dict[str, Path]:
@@ -164,7 +163,7 @@ def _fail_reason(trial: FrozenTrial, outcome: Outcome) -> str:
     if not cut_off(trial):
         return str(trial.user_attrs.get("fail_reason", ""))
     if given_up(trial):
-        return GIVEN_UP
+        return why_given_up(trial)
     how = "stopped" if trial.user_attrs.get("interrupted") else "its worker died"
     went_on = trial in outcome.earlier or trial in outcome.earlier_finals
     return f"{how}; went on as another try" if went_on else f"{how}; the next call goes on with it"

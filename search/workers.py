@@ -10,33 +10,23 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from types import FrameType
 
-import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from claiming import Fill, claim
+from mendable import mendable, told
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from storage import Storage
-from study import cut_off, deaths, given_up, tries
 
 Objective = Callable[[optuna.Trial], float]
-Fill = Callable[[optuna.Study], None]
 Ended = Callable[[FrozenTrial], None]
-MENDABLE = (ValueError, OSError, SQLAlchemyError, StorageInternalError)
-"""what a user can mend: it ends the worker with one line, and the trial is tried again"""
 FAILURES_IN_A_ROW = 3
 """after which a worker gives up: the cause is then not in the trial"""
-RANDOM_TRIALS = 8
-"""drawn at random before the sampler learns"""
 POLL_SECONDS = 2.0
-OF_A_TRY = ("worker", "interrupted", "seconds")
-"""attributes that a new try of a trial does not inherit"""
 
 
 class TakenOver(BaseException):
@@ -108,29 +98,6 @@ def work(
     raise KeyboardInterrupt
 
 
-def claim(
-    study: optuna.Study, storage: Storage, wanted: int, seed: int, fill: Fill | None = None
-) -> optuna.Trial | None:
-    """A trial that is now this worker's; None where `wanted` were claimed. To be called under the storage's lock.
-
-    What is drawn follows from the seed and the trial's number, so that no two workers draw the same.
-    """
-    _queue_again(study)
-    last, _ = tries(study)
-    if sum(trial.state != TrialState.WAITING for trial in last) >= wanted:
-        return None
-    if fill and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        fill(study)
-    drawn = int(np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=drawn, n_startup_trials=RANDOM_TRIALS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a heartbeat without Study.optimize: here it is `heartbeat` below
-        trial = study.ask()
-    storage.beat(study.study_name, trial.number)
-    trial.set_user_attr("worker", f"{os.uname().nodename}:{os.getpid()}")
-    return trial
-
-
 @contextmanager
 def heartbeat(study: optuna.Study, storage: Storage, trial: int) -> Iterator[None]:
     """Beats while the block runs; a storage that is away for a moment does not end it."""
@@ -153,30 +120,6 @@ def heartbeat(study: optuna.Study, storage: Storage, trial: int) -> Iterator[Non
         thread.join()
 
 
-def _queue_again(study: optuna.Study) -> None:
-    """Trials whose worker died or was stopped: FAIL, and a new try in the queue."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        fail_stale_trials(study)
-    last, _ = tries(study)
-    for trial in last:
-        died_while_claiming = trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs
-        if died_while_claiming:
-            study.tell(trial.number, state=TrialState.FAIL)
-            _try_again(study, study.get_trials(deepcopy=False)[trial.number])
-        elif cut_off(trial) and not given_up(trial):
-            _try_again(study, trial)
-
-
-def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    again = deepcopy(trial)
-    again.user_attrs = {name: value for name, value in trial.user_attrs.items() if name not in OF_A_TRY}
-    again.user_attrs["deaths"] = deaths(trial)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback()(study, again)
-
-
 def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Objective, ended: Ended) -> str:
     """Run a trial and tell how it ended; why it failed, or nothing."""
     reason, value, state = "", None, TrialState.FAIL
@@ -191,11 +134,11 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
     except (KeyboardInterrupt, SystemExit):
         _cut_off(study, trial, interrupted=True)
         raise
-    except MENDABLE:
-        _cut_off(study, trial, interrupted=False)
-        raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        reason = told(error)
+        if mendable(error):
+            _cut_off(study, trial, death=reason)
+            raise
     gc.collect()  # the memory that a failed trial took is the next one's
     if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
         print(f"trial {trial.number}: this worker was silent for long, so another one took it over", flush=True)
@@ -208,11 +151,11 @@ def _run(study: optuna.Study, storage: Storage, trial: optuna.Trial, run: Object
     return reason
 
 
-def _cut_off(study: optuna.Study, trial: optuna.Trial, *, interrupted: bool) -> None:
+def _cut_off(study: optuna.Study, trial: optuna.Trial, **why: object) -> None:
     """Mark a try that the next worker goes on with."""
     with suppress(UpdateFinishedTrialError, ValueError):  # another worker has it already
-        if interrupted:
-            trial.set_user_attr("interrupted", True)
+        for name, value in why.items():
+            trial.set_user_attr(name, value)
         study.tell(trial, state=TrialState.FAIL)
 
 

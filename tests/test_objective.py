@@ -1,6 +1,8 @@
 """Which trials are trained, and what stops them."""
 
 import dataclasses
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import objective
@@ -9,9 +11,14 @@ import pytest
 from mlflow import MlflowClient
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from space import first_trials
-from workers import TakenOver
+from space import first_trials, with_fitted_anchors
+from storage import open_storage
+from study import queue_first
+from workers import Stop, TakenOver, work
 
+from cellseg import whole_files
+from cellseg.experiment import prepare
+from cellseg.fingerprint import fingerprint
 from cellseg.train import EpochReport
 
 
@@ -20,9 +27,8 @@ def shared(prepared, tmp_path, monkeypatch):
     """What the trials of a study share, tracked in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return objective.task(
-        prepared, prepared, space="card", yardsticks=False, runs=tmp_path, parent=None, stop=lambda: False
-    )
+    cells = fingerprint(prepared.data, prepared.train)
+    return objective.Task(prepared, prepared, cells, "card", False, tmp_path, parent=None, stop=lambda: False)
 
 
 def study_of(shared, anchor_set):
@@ -53,6 +59,16 @@ def test_anchors_that_miss_the_cells_are_refused_before_any_training(shared, tmp
     assert run.info.status == "KILLED"
     assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
     assert run.info.run_name == "trial-000 · a4×1.7 · lr 1e-3"  # 4, 8 and 12: a step of 3 ** 0.5
+
+
+def test_anchors_that_the_config_sets_are_held_against_fitted_ones_too(shared, tmp_path):
+    model = dataclasses.replace(shared.prepared.config.model, anchor_sizes=(90.0, 180.0, 360.0), aspect_ratios=(1.0,))
+    own = prepare(dataclasses.replace(shared.prepared.config, model=model), shared.prepared.root)
+    whole = with_fitted_anchors(own, shared.cells)
+    shared = dataclasses.replace(shared, prepared=whole, whole=whole)
+    trial = study_of(shared, "own").ask()
+    with pytest.raises(optuna.TrialPruned, match=r"recall 0\.00 is under 0\.\d\d, 50% of the fitted"):
+        objective.objective(trial, shared)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -87,6 +103,52 @@ def test_a_trained_trial_leaves_its_checkpoint_to_mlflow_alone(shared, tmp_path)
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     kept = store.list_artifacts(trial.user_attrs["run_id"], "checkpoints")
     assert [each.path for each in kept] == ["checkpoints/best.pt"]
+
+
+def test_a_trial_that_the_pruner_stops_is_pruned_in_optuna_and_killed_in_mlflow_with_the_reason(shared, tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=60)
+    pruner = optuna.pruners.ThresholdPruner(lower=2.0)
+    study = optuna.create_study(study_name="s", storage=storage.backend, direction="maximize", pruner=pruner)
+    study.set_user_attr("id", "x")
+    fill = partial(queue_first, prepared=shared.prepared, space="card")  # the fitted anchors
+    work(study, storage, 1, 0, lambda trial: objective.objective(trial, shared), Stop(), fill=fill)
+    (trial,) = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert list(trial.intermediate_values) == [1]  # of two epochs
+    reached = f"AP50 {trial.intermediate_values[1]:.3f} after epoch 1"
+    assert trial.user_attrs["prune_reason"] == f"{reached} was too far behind the other trials"
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pruned"] == trial.user_attrs["prune_reason"]
+    assert run.data.metrics["val/AP50"] == trial.intermediate_values[1]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_waits_for_the_worker_that_it_was_taken_over_from_and_goes_on_in_its_run(
+    shared, tmp_path, monkeypatch, capsys
+):
+    study = study_of(shared, "fitted")
+    answers = iter([False, True])  # before the training, and after its first epoch
+    with pytest.raises(KeyboardInterrupt):
+        objective.objective(study.ask(), dataclasses.replace(shared, stop=lambda: next(answers)))
+    RetryHeartbeatStaleTrialCallback()(study, study.tell(0, state=TrialState.FAIL))
+    (folder,) = {path.parent for path in tmp_path.glob("*/*/last.pt")}
+    monkeypatch.setattr(whole_files, "LEAVING_SECONDS", 0.1)
+    with ExitStack() as held:
+        held.enter_context(whole_files.only_writer(folder))
+        asked = []
+
+        def stop():
+            asked.append(None)
+            if len(asked) == 3:  # it has found the folder in use twice
+                held.close()
+            return False
+
+        objective.objective(study.ask(), dataclasses.replace(shared, stop=stop))
+    assert capsys.readouterr().err.count(f"waiting: {folder}: another process writes there") == 2
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert sorted(study.trials[1].intermediate_values) == [1, 2]
 
 
 def report(epoch, ap50, replayed=False):
@@ -124,8 +186,3 @@ def test_a_trial_that_another_worker_has_ends_without_an_exception_that_would_ma
     with pytest.raises(TakenOver):
         watcher.epoch(report(1, 0.1))
     assert not issubclass(TakenOver, Exception)
-
-
-def test_a_search_without_validation_images_is_refused(prepared):
-    with pytest.raises(ValueError, match=r"validate on.*--dataset\.validation-fraction"):
-        objective.require_validation(dataclasses.replace(prepared, validation=[]))

@@ -9,6 +9,8 @@ import space
 
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS
 from cellseg.config_fields import replaced
+from cellseg.experiment import prepare
+from cellseg.fingerprint import fingerprint
 from cellseg.recipes import REFERENCE_ANCHORS, REFERENCE_RATIOS
 
 CARD = {"anchor_base", "anchor_scale", "anchors_per_level", "ratio_max", "learning_rate", "warmup_fraction"}
@@ -32,6 +34,19 @@ def test_the_first_trials_are_the_fitted_the_default_and_the_reference_anchors(p
     assert (fitted.anchor_sizes, fitted.aspect_ratios) == (prepared.plan.anchor_sizes, prepared.plan.aspect_ratios)
     assert (torchvision.anchor_sizes, torchvision.aspect_ratios) == (TORCHVISION_ANCHORS[:3], TORCHVISION_RATIOS)
     assert (reference.anchor_sizes, reference.aspect_ratios) == (REFERENCE_ANCHORS[:3], REFERENCE_RATIOS)
+
+
+def test_the_space_lies_around_fitted_anchors_and_a_config_with_others_has_these_tried_as_well(prepared):
+    model = dataclasses.replace(prepared.config.model, anchor_sizes=REFERENCE_ANCHORS[:3], aspect_ratios=(0.5, 1.0))
+    own = prepare(dataclasses.replace(prepared.config, model=model), prepared.root)
+    whole = space.with_fitted_anchors(own, fingerprint(own.data, own.train))
+    assert whole.plan == prepared.plan
+    assert space.parameters_of(whole.config, whole.plan, "card") == (
+        space.parameters_of(prepared.config, prepared.plan, "card")
+    )
+    *known, mine = space.first_trials(whole.config, whole.plan, "card")
+    assert [first.name for first in known] == ["fitted", "torchvision", "reference"]
+    assert (mine.name, mine.anchor_sizes, mine.aspect_ratios) == ("own", REFERENCE_ANCHORS[:3], (0.5, 1.0))
 
 
 @pytest.mark.parametrize("kind", ["card", "wide"])
@@ -63,6 +78,27 @@ def test_anchors_grow_with_the_zoom(prepared):
     half, whole = (suggested(prepared, "wide", zoom=prepared.plan.zoom * factor) for factor in (0.75, 1.5))
     assert whole["model.anchor_sizes"][0] == pytest.approx(2 * half["model.anchor_sizes"][0], rel=0.01)
     assert whole["predict.zoom"] == 2 * half["predict.zoom"]
+
+
+def test_the_overlap_of_tiles_grows_with_the_zoom_up_to_half_a_tile(prepared):
+    overlaps = []
+    for tile, factor in ((1024, 1 / 1.5), (1024, 1), (1024, 1.5), (96, 1), (96, 1.5)):
+        predict = dataclasses.replace(prepared.config.predict, tile=tile)
+        config = dataclasses.replace(prepared.config, predict=predict)
+        (first, *_) = space.first_trials(config, prepared.plan, "wide")
+        trial = optuna.trial.FixedTrial({**first.parameters, "zoom": prepared.plan.zoom * factor})
+        overlaps.append(space.suggest(trial, config, prepared.plan, "wide")["predict.overlap"])
+    assert prepared.config.predict.overlap == 32
+    assert overlaps == [22, 32, 48, 32, 48]
+
+
+def test_no_zoom_is_searched_where_images_are_brought_to_a_short_side(prepared):
+    predict = dataclasses.replace(prepared.config.predict, short_side=800)
+    config = dataclasses.replace(prepared.config, predict=predict)
+    assert set(space.parameters_of(config, prepared.plan, "wide")) == WIDE - {"zoom"}
+    (first, *_) = space.first_trials(config, prepared.plan, "wide")
+    fields = space.suggest(optuna.trial.FixedTrial(first.parameters), config, prepared.plan, "wide")
+    assert not {"predict.zoom", "predict.overlap"} & set(fields)
 
 
 def test_each_optimiser_has_its_own_learning_rates(prepared):

@@ -50,6 +50,20 @@ def test_a_changed_space_is_refused_with_what_changed(prepared, storage, monkeyp
     assert "anchor_base" not in str(refused.value)
 
 
+def test_a_parameter_that_sets_another_field_is_refused_and_a_study_that_did_not_tell_is_trusted(
+    prepared, storage, monkeypatch
+):
+    study = opened(storage, prepared, "wide")
+    identity = study.user_attrs["identity"]
+    other = {**space.WIDE, "train.rpn_nms": space.WIDE["model.rpn_nms"]}
+    del other["model.rpn_nms"]
+    monkeypatch.setattr(space, "WIDE", other)
+    with pytest.raises(ValueError, match=r"go back to fields that the space makes of its parameters \w{8}, now \w{8}$"):
+        opened(storage, prepared, "wide")
+    study.set_user_attr("identity", {name: text for name, text in identity.items() if name != studies.MADE})
+    opened(storage, prepared, "wide")
+
+
 def test_another_space_recipe_schedule_pruner_or_data_is_refused_with_what_changed(prepared, storage):
     opened(storage, prepared)
     with pytest.raises(ValueError, match="space zoom not there, now FloatDistribution"):

@@ -119,6 +119,21 @@ def test_a_setting_whose_seeds_failed_does_not_win_by_luck(study, storage):
     assert winner_of(read_outcome(study, storage)).trial == 8
 
 
+def test_a_setting_that_an_earlier_call_trained_with_more_seeds_does_not_win_by_that(study, storage):
+    run_finals(study, storage, Finals(1, 3, yardsticks=False), {(4, 0): 0.2, (4, 1): 0.3, (4, 2): 0.3})
+    add(study, TrialState.COMPLETE, value=0.9, seconds=100)
+    now = Finals(1, 1, yardsticks=False)
+    run_finals(study, storage, now, {(11, 0): 0.5})
+    winner = winner_of(read_outcome(study, storage, now.seeds_from(0)))
+    assert (winner.trial, winner.value, winner.seeds) == (11, 0.5, 1)
+
+
+def test_a_call_without_finals_takes_the_best_trials_word_though_an_earlier_one_had_some(study, storage):
+    run_finals(study, storage, Finals(1, 1, yardsticks=True), {(1, 0): 0.5, (4, 0): 0.1})
+    winner = winner_of(read_outcome(study, storage, Finals(0, 1, yardsticks=False).seeds_from(0)))
+    assert (winner.trial, winner.value, winner.seeds) == (4, 0.4, 0)
+
+
 def test_without_finals_the_best_trial_wins_and_without_any_trial_nothing_does(study, storage):
     winner = winner_of(read_outcome(study, storage))
     assert (winner.trial, winner.value, winner.seeds) == (4, 0.4, 0)
@@ -223,6 +238,20 @@ def test_a_lead_of_one_seed_is_not_said_to_be_beyond_anything(study, storage):
     run_finals(study, storage, Finals(1, 1, yardsticks=True), {(4, 0): 0.5, (1, 0): 0.2})
     text = "\n".join(summary(read_outcome(study, storage), "x"))
     assert "+0.300 AP50 in full (0.200 (0.200 to 0.200)), one seed each" in text
+
+
+def test_a_winner_without_finals_is_compared_with_the_yardsticks_as_trials(study, storage):
+    said = "\n".join(summary(read_outcome(study, storage), "x"))
+    assert "torchvision's default anchors**: +0.300 AP50 as a trial (0.100), one seed each" in said
+
+
+def test_a_yardstick_that_wins_is_said_to_be_the_best_and_one_that_is_still_to_come_not_tried_yet(study, storage):
+    add(study, TrialState.COMPLETE, value=0.9, seconds=100, reported=(0.8, 0.9), anchor_set="torchvision")
+    won = read_outcome(study, storage)
+    trials = [trial for trial in won.trials if trial.number not in (1, 2)]  # the yardsticks that the study had
+    text = "\n".join(summary(replace(won, trials=trials), "x"))
+    assert "torchvision's default anchors**: this is the best" in text
+    assert "the reference's anchors**: not tried yet" in text
 
 
 def test_a_yardstick_that_was_stopped_is_not_compared_with(study, storage):
