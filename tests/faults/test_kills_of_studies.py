@@ -10,7 +10,7 @@ import pytest
 from commands import ALL, ended, start, warm_up
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from studies import TINY, trials, until, worker_of
+from studies import MORTAL, TINY, trials, until, worker_of
 from study import earlier_tries
 from test_workers import assert_every_trial_ended_once, steps
 
@@ -18,7 +18,7 @@ from cellseg.whole_files import PARTIAL
 
 TRIALS, EPOCHS = 8, 3
 STUDY = [
-    *(*TINY, "--trials", str(TRIALS), "--trial-epochs", str(EPOCHS), "--train.epochs", str(EPOCHS)),
+    *(*TINY, *MORTAL, "--trials", str(TRIALS), "--trial-epochs", str(EPOCHS), "--train.epochs", str(EPOCHS)),
     *("--yardsticks", "trials"),  # so that three trials at least are trained; most of the others are refused
 ]
 TIMES = 4
