@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections import Counter
 from contextlib import suppress
 
