@@ -10,13 +10,20 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, TimeoutException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 PATIENCE = 120
 """seconds after which a test gives up waiting"""
+PASSING = (NoSuchElementException, StaleElementReferenceException, ElementClickInterceptedException)
+"""what is met on a page that is still being drawn"""
 FLAGS = (
     *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1600,1000"),
     *("disable-background-networking", "disable-component-update", "disable-sync", "disable-default-apps"),
@@ -40,7 +47,7 @@ class Browser:
 
     def until(self, what: str, found: Callable[[], Any]) -> Any:
         """The first truthy answer of a call. What the page looked like is kept where there is none."""
-        waiting = WebDriverWait(self.driver, PATIENCE, 0.2, (NoSuchElementException, StaleElementReferenceException))
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.2, PASSING)
         try:
             return waiting.until(lambda _: found())
         except TimeoutException:
@@ -55,11 +62,31 @@ class Browser:
     def one(self, css: str, text: str = "") -> WebElement:
         """The first element that is seen and holds the text, once there is one."""
 
-        def found() -> WebElement | None:
-            return next((each for each in self.all(css) if each.is_displayed() and text in each.text), None)
-
-        element: WebElement = self.until(f"{css} with {text!r}", found)
+        element: WebElement = self.until(f"{css} with {text!r}", lambda: self._seen(css, text))
         return element
+
+    def click(self, css: str, text: str = "", inside: str = "") -> None:
+        """Click that element, or what is inside it, once it is there and uncovered."""
+
+        def clicked() -> bool:
+            if element := self._seen(css, text):
+                (element.find_element(By.CSS_SELECTOR, inside) if inside else element).click()
+            return element is not None
+
+        self.until(f"{css} with {text!r} to click", clicked)
+
+    def press(self, css: str, keys: str) -> None:
+        """Press keys in the first such element that is seen, once there is one."""
+
+        def pressed() -> bool:
+            if element := self._seen(css):
+                element.send_keys(keys)
+            return element is not None
+
+        self.until(f"{css} to type in", pressed)
+
+    def _seen(self, css: str, text: str = "") -> WebElement | None:
+        return next((each for each in self.all(css) if each.is_displayed() and text in each.text), None)
 
     def picture(self, css: str, part: str = "") -> WebElement:
         """The first image whose address holds the part, once it is there with all of its pixels."""

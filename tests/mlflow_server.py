@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 90
+PATIENCE = 240
 """seconds after which a test gives up waiting"""
 
 

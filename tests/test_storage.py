@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 import storage
 from mlflow_server import free_port
-from studies import finish, running_past_an_epoch, start, trials, until, worker_of
+from studies import HELD, MORTAL, finish, let_go, running_past_an_epoch, start, trials, until, worker_of
 from study import earlier_tries
 from test_workers import assert_every_trial_ended_once
 
@@ -53,16 +53,17 @@ def server():
 
 
 def test_two_machines_on_postgresql_finish_a_study_though_one_is_killed(tmp_path, folder, server):
-    few = ["--trials", "5", "--trial-epochs", "8", "--storage", server, "--yardsticks", "trials"]
+    few = ["--trials", "5", "--trial-epochs", "2", *MORTAL, "--storage", server, "--yardsticks", "trials"]
     places = [tmp_path / "first", tmp_path / "second"]
     for place in places:
         place.mkdir()
-    commands = [start(place, folder, *few) for place in places]  # at once, on a server without any table
-    victim = until(lambda: running_past_an_epoch(server), *commands)
+    commands = [start(place, folder, *few, script=HELD) for place in places]  # at once, on a server without any table
+    victim = until(lambda: running_past_an_epoch(server, workers=2), *commands)
     killed = [command.pid for command in commands].index(worker_of(victim))
     commands[killed].kill()
     finish(places[killed], commands[killed], code=-signal.SIGKILL)
-    commands[killed] = start(places[killed], folder, *few)
+    let_go(*places)
+    commands[killed] = start(places[killed], folder, *few, script=HELD)
     for place, command in zip(places, commands, strict=True):
         finish(place, command)
     assert_every_trial_ended_once(server, 5)
@@ -97,17 +98,17 @@ def test_eight_processes_that_open_a_fresh_storage_at_once_all_can(tmp_path):
     assert trials(address) == []
 
 
-def waits_for(address):
-    """Seconds that a lock took to get, in a process of its own that then holds it."""
-    answers = multiprocessing.get_context("fork").SimpleQueue()
+def holder_of(address):
+    """A process that takes a lock and keeps it until it is killed, and what it says once it has it."""
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
 
     def take():
-        started = time.monotonic()
         with storage.locked(address):
-            answers.put(time.monotonic() - started)
-            time.sleep(0.5)
+            answers.put("taken")
+            signal.pause()
 
-    process = multiprocessing.get_context("fork").Process(target=take)
+    process = context.Process(target=take)
     process.start()
     return process, answers
 
@@ -115,14 +116,18 @@ def waits_for(address):
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_lock_is_held_by_one_and_freed_by_the_death_of_its_holder(tmp_path, kind, request):
     address = f"sqlite:///{tmp_path / 'optuna.db'}" if kind == "sqlite" else request.getfixturevalue("server")
-    first, answers = waits_for(address)
-    answers.get()
-    second, later = waits_for(address)
-    assert later.empty()
-    os.kill(first.pid, signal.SIGKILL)
-    assert later.get() < 10
-    second.join()
-    first.join()
+    first, answers = holder_of(address)
+    until(lambda: not answers.empty())
+    second, later = holder_of(address)
+    try:
+        time.sleep(0.5)  # a lock that locks nothing would be taken by now
+        assert later.empty()
+        first.kill()
+        until(lambda: not later.empty())
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.join()
 
 
 @pytest.mark.parametrize(

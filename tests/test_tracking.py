@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as Logged
+from mlflow_server import PATIENCE
 
 from cellseg import git, open_run, run_log, tracking
 from cellseg.run_messages import to_line
@@ -135,11 +136,10 @@ def test_a_class_name_with_odd_characters_is_logged(root: Path, client: MlflowCl
     assert logged(client, run).data.metrics == {"val/AP50/T cell _CD8__": 0.5}
 
 
-def fail(root: Path, runs: list[Run], error: BaseException, **changes: Any) -> None:
-    with started(root, **changes) as run:
+def fail(root: Path, runs: list[Run], error: BaseException) -> None:
+    with started(root) as run:
         runs.append(run)
         run.metrics({"train/loss": 1.0}, 1)
-        time.sleep(0.4 if changes else 0.0)
         raise error
 
 
@@ -262,10 +262,18 @@ def test_the_use_of_the_machine_is_logged_until_the_run_fails(
     root: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    runs: list[Run] = []
+    monkeypatch.setattr(open_run, "FLUSH_SECONDS", 0.0)
+
+    def fail_once_there() -> None:
+        with started(root, system_metrics=True) as run:
+            limit = time.monotonic() + PATIENCE
+            while "system/cpu_utilization_percentage" not in logged(client, run).data.metrics:
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+            raise RuntimeError
+
     with pytest.raises(RuntimeError):
-        fail(root, runs, RuntimeError(), system_metrics=True)
-    assert "system/cpu_utilization_percentage" in logged(client, runs[0]).data.metrics
+        fail_once_there()
     assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 ALL = bool(os.environ.get("CELLSEG_FAULTS"))
 """whether all scenarios are wanted, by `make faults`, and not only the quick ones"""
@@ -24,6 +26,13 @@ def kill(fatal, arguments):
         arguments[1].write(b"half a checkpoint")
         arguments[1].flush()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_all():
+    """End what a test that failed has left running, or stopped: Python would wait for it at its own end."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def warm_up():
@@ -51,6 +60,11 @@ def ended(process, seconds=PATIENCE):
     return process.exitcode
 
 
+def paused(process):
+    """Wait until a process has stopped itself, as mishaps.pause does."""
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
+
+
 def until(what, process):
     """The first truthy answer of a call, while the process runs."""
     limit = time.monotonic() + PATIENCE
@@ -70,7 +84,7 @@ def ended_or_killed(process, seconds):
 
 def _run(folder, script, arguments, log, environment, before, fatal, call, fault):
     os.chdir(folder)
-    os.environ.update(environment)
+    os.environ.update({"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "3600", **environment})  # no thread calls MLflow
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -6,8 +6,15 @@ import time
 from cellseg.run_store import opened
 
 import pytest
-from commands import ended, warm_up
+from commands import ended, kill_all, warm_up
 from trainings import go_on, left_in
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    """No process outlives its test."""
+    yield
+    kill_all()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import signal
 from pathlib import Path
 
 import torch
@@ -34,6 +35,11 @@ def take_memory(*_):
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + LEFT,) * 2)
     torch.empty(2 * LEFT, dtype=torch.uint8)
+
+
+def pause(*_):
+    """Stop this process until it gets SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def give_up_powers():

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 import torch
-from commands import ALL, ended, start, until
+from commands import ALL, ended, paused, start
+from mishaps import pause
 from mlflow import MlflowClient
 from trainings import SCRIPT, TRAINING
 
@@ -19,6 +20,8 @@ from cellseg import tracking
 with tracking.start("cells", "one", root=Path(), params={"a": 1}, config={}, system_metrics=False) as run:
     for step in range(1, 51):
         run.metrics({"loss": 1 / step}, step)
+        if step % 10 == 0:
+            run.flush()
 """
 
 
@@ -53,17 +56,18 @@ def test_two_trainings_in_one_folder_keep_apart(folder, tmp_path):
 
 
 def test_a_run_that_is_being_trained_is_not_resumed_beside_it(folder, tmp_path):
-    training = start(tmp_path, SCRIPT, *TRAINING, "--data", folder, log=tmp_path / "log")
-    found = until(lambda: list(tmp_path.glob("experiments/runs/*/*/last.pt")), training)
-    os.kill(training.pid, signal.SIGSTOP)
-    run_id = found[0].parent.name
-    before = found[0].read_bytes()
+    second_epoch = {"fatal": "cellseg.train:train_epoch", "call": 2, "fault": pause}
+    training = start(tmp_path, SCRIPT, *TRAINING, "--data", folder, log=tmp_path / "log", **second_epoch)
+    paused(training)
+    (last,) = tmp_path.glob("experiments/runs/*/*/last.pt")
+    run_id = last.parent.name
+    before = last.read_bytes()
     second = start(tmp_path, SCRIPT, "--resume", run_id, log=tmp_path / "second", before=lose_no_time)
     assert ended(second) == 2
     assert (tmp_path / "second").read_text().splitlines()[-1] == (
-        f"error: {found[0].parent.relative_to(tmp_path)}: another process writes there; wait for its end, or stop it"
+        f"error: {last.parent.relative_to(tmp_path)}: another process writes there; wait for its end, or stop it"
     )
-    assert found[0].read_bytes() == before
+    assert last.read_bytes() == before
     assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(run_id).info.status == "RUNNING"
     os.kill(training.pid, signal.SIGCONT)
     assert ended(training) == 0

@@ -8,7 +8,7 @@ import pytest
 from commands import ALL, ended, start, until
 from mlflow import MlflowClient
 from mlflow_server import free_port, serving, wait_for
-from trainings import SCRIPT, TRAINING
+from trainings import SCRIPT, TRAINING, only_what_is_left
 
 from cellseg.checkpoint import load
 
@@ -16,6 +16,8 @@ pytestmark = [
     pytest.mark.usefixtures("no_server"),
     pytest.mark.skipif(not ALL, reason="`make faults` runs it: two servers for each training"),
 ]
+
+EPOCHS = 6
 
 
 class Server:
@@ -47,7 +49,7 @@ def place(tmp_path):
 
 
 def training(place, data, server):
-    options = [*TRAINING, "--data", data, "--train.epochs", "6"]
+    options = [*TRAINING, "--data", data, "--train.epochs", str(EPOCHS)]
     return start(place, SCRIPT, *options, log=place / "log", environment={"MLFLOW_TRACKING_URI": server.url})
 
 
@@ -114,8 +116,9 @@ def test_a_training_that_is_killed_while_the_server_is_away_tells_all_when_it_is
     process.kill()
     assert ended(process) == -signal.SIGKILL
     (run,) = place.glob("experiments/runs/*/*/run.json")
-    resume = ("--resume", run.parent.name)
+    environment = {"MLFLOW_TRACKING_URI": server.url}
+    left = only_what_is_left(place, EPOCHS)
     with server.there() as client:
-        again = start(place, SCRIPT, *resume, log=place / "log", environment={"MLFLOW_TRACKING_URI": server.url})
+        again = start(place, SCRIPT, "--resume", run.parent.name, log=place / "log", environment=environment, **left)
         assert ended(again) == 0, (place / "log").read_text()
         assert_complete(client, place)

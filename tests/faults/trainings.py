@@ -9,8 +9,20 @@ from mlflow import MlflowClient
 from cellseg.checkpoint import load
 
 SCRIPT = "experiments/final_train.py"
+EPOCHS = 3
 TRAINING = [
-    *("--recipe", "demo", "--device", "cpu", "--augment.crop", "64", "--train.epochs", "3", "--train.batch", "1"),
+    *(
+        "--recipe",
+        "demo",
+        "--device",
+        "cpu",
+        "--augment.crop",
+        "64",
+        "--train.epochs",
+        str(EPOCHS),
+        "--train.batch",
+        "1",
+    ),
     *(
         "--train.steps-per-epoch",
         "2",
@@ -57,8 +69,21 @@ def assert_same(found, expected):
             assert torch.equal(tensor, others[name].model[key]), f"{name}: {key}"
 
 
-def go_on(place, data, **fatal):
-    """Begin the training, or resume it where it was begun."""
+def go_on(place, data, **options):
+    """Begin the training, or resume it where it was begun; with no other fault, it may not train an epoch again."""
     begun = [path.parent.name for path in Path(place).glob("experiments/runs/*/*/run.json")]
     arguments = ["--resume", *begun] if begun else ["--data", data]
-    return start(place, SCRIPT, *TRAINING, *arguments, **{"log": place / "log", **fatal})
+    if "fatal" not in options:
+        options |= only_what_is_left(place)
+    return start(place, SCRIPT, *TRAINING, *arguments, **{"log": place / "log", **options})
+
+
+def only_what_is_left(place, epochs=EPOCHS):
+    """The fault that befalls a training which begins one more epoch than its checkpoint leaves."""
+    done = max((load(path).epoch for path in Path(place).glob("experiments/runs/*/*/last.pt")), default=0)
+    return {"fatal": "cellseg.train:train_epoch", "call": epochs - done + 1, "fault": one_too_many}
+
+
+def one_too_many(*_):
+    """End a training that does not go on from its checkpoint."""
+    raise AssertionError("an epoch that the checkpoint holds is trained again")
