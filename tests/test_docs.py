@@ -41,7 +41,9 @@ ELSEWHERE = {
     "python experiments/final_train.py --resume RUN_ID": "test_scripts.py resumes a run",
     "cellseg report RUN_ID": "test_report.py, of real runs",
     "cellseg sample pretraining/ --train 300 --test 0": "test_cli.py writes a smaller one",
-    "python experiments/final_train.py --data pretraining --recipe best-cpu --all-data": "a quarter of an hour; test_scripts.py",
+    "python experiments/final_train.py --data pretraining --recipe best-cpu --all-data": (
+        "a quarter of an hour; test_scripts.py"
+    ),
     "python experiments/final_train.py --recipe best-cpu --fine-tune experiments/runs/DIGEST/RUN_ID/best.pt": (
         "a quarter of an hour; test_scripts.py, in some steps"
     ),
