@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
-from objective import Watcher
 from studies import SEARCH, until
+from watcher import Watcher
 
 told = Watcher.epoch
 
@@ -18,5 +18,6 @@ def epoch(watcher, report):
     return answer
 
 
-Watcher.epoch = epoch
-runpy.run_path(str(SEARCH / "optuna_study.py"), run_name="__main__")
+if __name__ == "__main__":
+    Watcher.epoch = epoch
+    runpy.run_path(str(SEARCH / "optuna_study.py"), run_name="__main__")
