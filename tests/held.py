@@ -1,12 +1,12 @@
 """A study's command, in whose folder no trial goes on after its first epoch before a file `go` is there."""
 
-import runpy
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
+import optuna_study
 from objective import Watcher
-from studies import SEARCH, until
+from studies import until
 
 told = Watcher.epoch
 
@@ -19,4 +19,4 @@ def epoch(watcher, report):
 
 
 Watcher.epoch = epoch
-runpy.run_path(str(SEARCH / "optuna_study.py"), run_name="__main__")
+sys.exit(optuna_study.main())  # its workers have this command line, and are held too
