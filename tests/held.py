@@ -1,11 +1,11 @@
 """A study's command, in whose folder no trial goes on after its first epoch before a file `go` is there."""
 
-import runpy
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
-from studies import SEARCH, until
+import optuna_study
+from studies import until
 from watcher import Watcher
 
 told = Watcher.epoch
@@ -20,4 +20,4 @@ def epoch(watcher, report):
 
 if __name__ == "__main__":
     Watcher.epoch = epoch
-    runpy.run_path(str(SEARCH / "optuna_study.py"), run_name="__main__")
+    sys.exit(optuna_study.main())  # its workers have this command line, and are held too

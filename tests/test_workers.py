@@ -181,7 +181,7 @@ def test_a_killed_workers_trial_is_run_again_once_from_its_checkpoint_and_in_its
     assert steps(store, run, "val/AP50") == [2, 4, 6]
     assert steps(store, run, "train/loss") == list(range(1, 7))
     assert again.intermediate_values[1] == victim.intermediate_values[1]
-    assert pictures(store, run)[2] == 0  # the first epoch, after which it was killed, was not validated a second time
+    assert pictures(store, run)[2] == 0  # killed before they were drawn; the epoch was not validated a second time
     assert pictures(store, run)[4] == pictures(store, run)[6] > 0
     rows = (tmp_path / "search/results/s/trials.csv").read_text()
     assert "its worker died; went on as another try" in rows
