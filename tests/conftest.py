@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cellseg.run_store import opened
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,14 @@ def batch_of_two() -> tuple[list[torch.Tensor], list[Target]]:
     maps = [squares(number) for number in (0, 3)]
     pixels = [np.where(each.any(axis=0)[:, :, None], PURPLE, PINK).astype(np.uint8).transpose(2, 0, 1) for each in maps]
     return [torch.from_numpy(np.ascontiguousarray(each)) for each in pixels], [target(each) for each in maps]
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow store without runs; making one takes longer than a training."""
+    place = tmp_path_factory.mktemp("store")
+    opened(place)
+    return place / "mlflow.db"
 
 
 @pytest.fixture

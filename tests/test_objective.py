@@ -1,6 +1,7 @@
 """Which trials are trained, and what stops them."""
 
 import dataclasses
+import shutil
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,9 @@ from cellseg.train import EpochReport
 
 
 @pytest.fixture
-def shared(prepared, tmp_path, monkeypatch):
+def shared(prepared, store, tmp_path, monkeypatch):
     """What the trials of a study share, tracked in a folder of its own."""
+    shutil.copy(store, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     cells = fingerprint(prepared.data, prepared.train)

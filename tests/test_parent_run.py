@@ -1,5 +1,7 @@
 """The MLflow run of a study: its plots, its files and its figures; and what it says of trials that are given up."""
 
+import shutil
+
 import optuna
 import parent_run
 import pytest
@@ -17,10 +19,12 @@ PLOTS = {"history", "parallel_coordinates", "slices", "ap_over_time", "recall_ag
 
 
 @pytest.fixture
-def logged(tmp_path, monkeypatch, prepared):
+def logged(store, tmp_path, monkeypatch, prepared):
     """The run, and a client, of a study with twelve trained trials, a refused and a stopped one, and one given up."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
+    shutil.copy(store, tmp_path)
+    (tmp_path / "mlruns").mkdir()
     client = run_store.opened(tmp_path)[0]
     storage = open_storage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat=60)
     study = optuna.create_study(study_name="s", storage=storage.backend, direction="maximize")

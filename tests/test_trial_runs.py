@@ -1,5 +1,7 @@
 """The MLflow runs of trials: found while the store is away for a moment, and ended where nobody else does."""
 
+import shutil
+
 import optuna
 import pytest
 import trial_runs
@@ -14,10 +16,12 @@ TAGS = {"study": "s", "study_id": "x", "trial": "0"}
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A folder of its own with a store, and a client."""
+def client(store, tmp_path, monkeypatch):
+    """Of a store in a folder of its own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
+    shutil.copy(store, tmp_path)
+    (tmp_path / "mlruns").mkdir()
     return run_store.opened(tmp_path)[0]
 
 
@@ -27,13 +31,13 @@ def begun(client):
     return client.create_run(experiment, tags=TAGS).info.run_id
 
 
-def test_a_run_whose_process_was_killed_ends_with_the_reason_and_one_that_told_its_own_keeps_it(store):
-    killed = begun(store)
+def test_a_run_whose_process_was_killed_ends_with_the_reason_and_one_that_told_its_own_keeps_it(client):
+    killed = begun(client)
     trial_runs.end_if_running(TAGS, "its worker died 6 times")
-    assert store.get_run(killed).info.status == "FAILED"
-    assert store.get_run(killed).data.tags["failure"] == "its worker died 6 times"
+    assert client.get_run(killed).info.status == "FAILED"
+    assert client.get_run(killed).data.tags["failure"] == "its worker died 6 times"
     trial_runs.end_if_running(TAGS, "something else")
-    assert store.get_run(killed).data.tags["failure"] == "its worker died 6 times"
+    assert client.get_run(killed).data.tags["failure"] == "its worker died 6 times"
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import shutil
 import time
 
-from cellseg.run_store import opened
-
 import pytest
 from commands import ended, kill_all, warm_up
 from trainings import go_on, left_in
@@ -15,14 +13,6 @@ def nothing_runs_on():
     """No process outlives its test."""
     yield
     kill_all()
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory):
-    """The file of an MLflow store without runs; making one takes longer than the training."""
-    place = tmp_path_factory.mktemp("store")
-    opened(place)
-    return place / "mlflow.db"
 
 
 @pytest.fixture
