@@ -66,15 +66,3 @@ def test_a_try_does_not_inherit_why_the_one_before_was_to_be_stopped(opened):
     trial.set_user_attr("prune_reason", "too far behind")  # and its worker dies before it tells the end
     bury(study, storage, worker_name(os.getpid()), "killed (SIGKILL)")
     assert "prune_reason" not in claim(study, storage, 1, 0).user_attrs
-
-
-def test_what_ended_a_worker_is_kept_with_the_try_and_not_with_the_next_one(opened):
-    study, storage = opened
-
-    def broken(trial):
-        raise FileNotFoundError("weights.pt: no such file")
-
-    with pytest.raises(FileNotFoundError):
-        work(study, storage, 1, 0, broken, Stop())
-    assert study.trials[0].user_attrs["death"] == "FileNotFoundError: weights.pt: no such file"
-    assert "death" not in claim(study, storage, 1, 0).user_attrs

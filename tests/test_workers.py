@@ -86,8 +86,10 @@ def test_what_the_user_can_mend_ends_the_worker_and_the_trial_is_tried_again(ope
 
     with pytest.raises(FileNotFoundError):
         work(study, storage, 1, 0, broken, Stop())
+    assert study.trials[0].user_attrs["death"] == "FileNotFoundError: weights.pt: no such file"
     work(study, storage, 1, 0, lambda trial: 0.7, Stop())
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert "death" not in study.trials[1].user_attrs
     assert earlier_tries(study.trials[1]) == [0]
 
 
