@@ -4,10 +4,6 @@ A claim is a script of `Case`s, one a size. Memory comes first, then the proof o
 what a process has freed again would hide what the next run asks for.
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
-
 import argparse
 import gc
 import json
@@ -16,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+
+import cellseg.openmp  # noqa: F401  before torch
 
 from memory import Run, free_mb, peak_mb
 from rows import Notes, Row, table

@@ -5,13 +5,14 @@ Imports nothing heavy, so that --help answers at once.
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+
+import cellseg.openmp  # noqa: F401  before torch
 
 import tyro
 
@@ -20,9 +21,6 @@ from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 from cellseg.user_errors import in_one_line
 from cellseg.wrong_options import parsed
-
-# With another process on one of its cores, OpenMP's spinning threads slow a training down tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 T = TypeVar("T", bound="TrainingOptions")
 
