@@ -34,13 +34,12 @@ def encode(masks: Sequence[Array], corners_xy: Array, size_hw: tuple[int, int]) 
     lengths = np.diff(edges, prepend=0)
     starts = [k for k, after in pairwise(first) if after > k]
     lengths[starts] = edges[starts]  # the first run of a code begins at the canvas's first pixel
-    listed = []
+    listed: list[list[int]] = []
     ends, runs = edges.tolist(), lengths.tolist()
     for begin, after in pairwise(first):
         last = height * width - (ends[after - 1] if after > begin else 0)
-        listed.append({"size": [height, width], "counts": runs[begin:after] + ([last] if last else [])})
-    codes: list[Code] = coco_mask.frPyObjects(listed, height, width)
-    return [{"size": [height, width], "counts": code["counts"].decode()} for code in codes]
+        listed.append(runs[begin:after] + ([last] if last else []))
+    return [{"size": [height, width], "counts": counts} for counts in _encoded(listed)]
 
 
 def _edges(masks: Sequence[Array], corners_xy: Array, height: int) -> tuple[Array, Array]:
@@ -70,6 +69,24 @@ def _joined(owners: Array, edges: Array) -> tuple[Array, Array]:
     return owners[kept], edges[kept]
 
 
+def _encoded(codes: Sequence[Sequence[int]]) -> list[str]:
+    """The counts of runs, written as `_decoded` reads them; pycocotools has no runs of 2^32 pixels, a slide may."""
+    lengths = np.array([len(runs) for runs in codes])
+    runs = np.array([run for each in codes for run in each], np.int64)
+    places = np.arange(len(runs)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    numbers = runs.copy()
+    later = np.flatnonzero(places > 2)
+    numbers[later] -= runs[later - 2]
+    groups = np.frexp(np.where(numbers < 0, ~numbers, numbers).astype(np.float64))[1] // 5 + 1  # a bit for the sign
+    ends = np.cumsum(groups)
+    group = np.arange(groups.sum()) - np.repeat(ends - groups, groups)
+    bits = np.repeat(numbers, groups) >> 5 * group & 31
+    bits[group < np.repeat(groups, groups) - 1] |= 32
+    text = (bits + 48).astype(np.uint8).tobytes().decode("ascii")
+    after = np.concatenate([[0], ends])[np.cumsum(lengths)].tolist()
+    return [text[begin:end] for begin, end in pairwise([0, *after])]
+
+
 def decode(code: Code) -> Array:
     """The mask (H, W) bool of one run-length code."""
     mask: Array = coco_mask.decode(code).astype(bool)
@@ -78,8 +95,9 @@ def decode(code: Code) -> Array:
 
 def nonempty(codes: Sequence[Code]) -> Array:
     """Whether each of N run-length codes has a pixel, (N,) bool."""
-    has_width: Array = np.asarray(coco_mask.toBbox(list(codes))).reshape(-1, 4)[:, 2] > 0
-    return has_width
+    runs, numbers, places = _decoded([code["counts"] for code in codes])
+    pixels: Array = np.bincount(numbers, runs * (places % 2), len(codes)) > 0
+    return pixels
 
 
 def pixels_of(codes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:

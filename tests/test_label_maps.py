@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from cellseg.codes import decode, encode, nonempty
+from cellseg.codes import decode, encode, nonempty, windows_of
 from cellseg.label_maps import areas_by_id, areas_of, boxes_of, codes_of, ids_of, paint, target, without_slivers
 
 small_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -58,6 +58,15 @@ def test_a_window_without_a_pixel_has_an_empty_code():
     assert decode(code).sum() == 0
     assert nonempty([code]).tolist() == [False]
     assert nonempty([]).shape == (0,)
+
+
+def test_a_slide_of_more_pixels_than_32_bits_count_is_coded():
+    windows, corners = [np.eye(3, dtype=bool), np.ones((4, 6), bool)], [(10, 20), (99_000, 98_000)]
+    codes = encode([*windows, np.zeros((2, 2), bool)], np.array([*corners, (5, 5)]), (100_000, 100_000))
+    assert nonempty(codes).tolist() == [True, True, False]
+    for (corner, window), own_corner, own in zip(windows_of(codes), corners, windows, strict=False):
+        assert corner == own_corner
+        assert (window == own).all()
 
 
 def test_a_target_names_each_cell_by_class_and_id():
