@@ -22,6 +22,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
+from cellseg.wording import first_line
+
 MODEL = "cellseg"
 BEST = "best"
 CHECKPOINTS, FILE = "checkpoints", "best.pt"
@@ -82,8 +84,7 @@ def one_line_if_not_found(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(f"{uri}: not found ({reason}); `mlflow ui` shows what is there") from error
+        raise ValueError(f"{uri}: not found ({first_line(error, 200)}); `mlflow ui` shows what is there") from error
 
 
 def _source(client: MlflowClient, uri: str) -> str:

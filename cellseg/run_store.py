@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from cellseg import saved_views
+from cellseg.wording import first_line
 
 T = TypeVar("T")
 PATIENCE_SECONDS, PAUSE_SECONDS = 300.0, 5.0
@@ -134,5 +135,4 @@ def one_line_if_lost() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise ValueError(f"MLflow: {reason}; is its store there, and MLFLOW_TRACKING_URI right?") from error
+        raise ValueError(f"MLflow: {first_line(error)}; is its store there, and MLFLOW_TRACKING_URI right?") from error

@@ -17,3 +17,13 @@ def short(name: str, most: int) -> str:
     'adenoca…'
     """
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """What an error says in its first line, at most so many characters; its class where it says nothing.
+
+    >>> first_line(ValueError("no such run\\n  at line 3")), first_line(TimeoutError())
+    ('no such run', 'TimeoutError')
+    """
+    lines = str(error).strip().splitlines()
+    return short(lines[0] if lines else type(error).__name__, most)

@@ -14,6 +14,8 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from cellseg.wording import first_line
+
 BUSY_SECONDS = 60
 """that a worker waits for SQLite while others write"""
 KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
@@ -71,7 +73,7 @@ def one_line_if_lost(address: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = first_line(error.__cause__ or error)
         raise ValueError(
             f"--storage {shown(address)}: lost on the way ({cause}); once it is back, the same command goes on"
         ) from error
@@ -131,7 +133,7 @@ def _url(address: str) -> URL:
 
 def _unusable(address: str, error: Exception) -> ValueError:
     """One line without the password."""
-    reason = str(error).strip().splitlines()[0]
+    reason = first_line(error)
     if isinstance(error, ImportError):
         reason = "its driver is missing: pip install 'cellseg[postgres]'"
     expected = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"

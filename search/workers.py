@@ -22,6 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from storage import Storage
 
+from cellseg.wording import first_line
+
 Objective = Callable[[optuna.Trial], float]
 Ended = Callable[[FrozenTrial], None]
 FAILURES_IN_A_ROW = 3
@@ -109,7 +111,7 @@ def heartbeat(study: optuna.Study, storage: Storage, trial: int) -> Iterator[Non
             try:
                 storage.beat(study.study_name, trial)
             except (SQLAlchemyError, StorageInternalError) as error:
-                print(f"trial {trial}: no heartbeat ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
+                print(f"trial {trial}: no heartbeat ({first_line(error)})", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
