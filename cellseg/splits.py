@@ -4,6 +4,7 @@ Letters: N images, G groups, C classes, K folds.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.cluster.vq import kmeans, vq, whiten
@@ -69,7 +70,8 @@ def groups_of(dataset: DataSet) -> Array:
     if all(sources) and len(set(sources)) > 1:
         return np.unique(sources, return_inverse=True)[1]
     if len(dataset) >= FEWEST_CLUSTERED:
-        clusters = stain_clusters([tissue_density(dataset.image(k)) for k in range(len(dataset))])
+        stained = dataset if dataset.color == "rgb" else replace(dataset, color="rgb", kept={})
+        clusters = stain_clusters([tissue_density(stained.image(k)) for k in range(len(dataset))])
         if len(np.unique(clusters)) > 1:
             return clusters
     return np.arange(len(dataset))

@@ -86,6 +86,13 @@ def test_without_sources_images_of_like_stain_stay_together(tmp_path):
     assert len({number % 5 for number in validation}) == 1
 
 
+def test_gray_images_are_held_back_like_their_originals(tmp_path):
+    root = tmp_path / "set"
+    tiny_set(root, [(200, 80, 180), (80, 149, 140), (127, 127, 128)] * 5)  # all of luminance 127
+    in_color, gray = (open_dataset(root, DatasetConfig(color=color)) for color in ("rgb", "gray"))
+    assert groups_of(gray).tolist() == groups_of(in_color).tolist()
+
+
 def test_few_images_or_one_stain_fall_back_to_images(tmp_path):
     assert groups_of(tiny_set(tmp_path / "few", [90, 220] * 4)).tolist() == list(range(8))
     assert groups_of(tiny_set(tmp_path / "same", [150] * 12)).tolist() == list(range(12))
