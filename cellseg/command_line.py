@@ -53,6 +53,12 @@ def chosen_by_hand(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat(config).items() if value != recipe[name]}
 
 
+def set_by_hand(config: RunConfig) -> set[str]:
+    """The dotted fields that an option of this command names, or in which a config departs from its recipe."""
+    named = {word.partition("=")[0].replace("_", "-").replace(".no-", ".") for word in sys.argv[1:]}
+    return {name for name in flat(config) if f"--{name.replace('_', '-')}" in named} | set(chosen_by_hand(config))
+
+
 def flags_of(config: RunConfig) -> list[list[str]]:
     """The options of a training script, each with its values, from which parse_training makes this config.
 

@@ -1,7 +1,7 @@
 """What a study found best, as a file that only fits the data and the recipe it was found on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Winner:
             return f"AP50 {self.value:.3f} (one short training)"
         return f"AP50 {self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.seeds} seeds)"
 
-    def applied(self, config: RunConfig, by_hand: Mapping[str, Any]) -> RunConfig:
+    def applied(self, config: RunConfig, by_hand: Collection[str]) -> RunConfig:
         """The config with the winner's fields, except those that were chosen by hand."""
         return replaced(config, {name: value for name, value in self.overrides.items() if name not in by_hand})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.command_line import TrainingOptions, chosen_by_hand, parse_training, user_errors_in_one_line
+from cellseg.command_line import TrainingOptions, parse_training, set_by_hand, user_errors_in_one_line
 from cellseg.data_folder import require_data
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def refuse_contradictions(options: Options) -> None:
     """Raise ValueError where two options exclude each other."""
     if options.folds and options.all_data:
         raise ValueError("--all-data: --folds holds back one fold after the other, and ends with all; leave one out")
-    by_hand = chosen_by_hand(options.config)
+    by_hand = set_by_hand(options.config)
     if options.hours is not None and options.resume:
         raise ValueError(f"--hours: run {options.resume} goes on to the epochs that it was begun with; leave one out")
     if options.hours is not None and "train.epochs" in by_hand:
@@ -139,7 +139,7 @@ def start_of(options: Options, begun: float) -> Start:
     if not options.fine_tune:
         return Start(config, root, opened(config, root), None, begun)
     source = load(options.fine_tune)
-    config = begun_from(options.fine_tune, source, config, chosen_by_hand(options.config))
+    config = begun_from(options.fine_tune, source, config, set_by_hand(options.config))
     data = opened(config, root)
     return Start(at_its_scale(source, config, data.mpp), root, data, source, begun)
 
@@ -206,7 +206,7 @@ def with_winner(options: Options, config: "RunConfig", start: Start) -> tuple["R
     if not winner:
         return config, {}
     say(f"study {winner.study}: trial {winner.trial} with {winner.score}")
-    return winner.applied(config, chosen_by_hand(start.config)), {"study": winner.study}
+    return winner.applied(config, set_by_hand(start.config)), {"study": winner.study}
 
 
 def with_hours(

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cellseg.command_line import TrainingOptions, chosen_by_hand, flags_of, parse_training, user_errors_in_one_line
+from cellseg.command_line import (
+    TrainingOptions,
+    chosen_by_hand,
+    flags_of,
+    parse_training,
+    set_by_hand,
+    user_errors_in_one_line,
+)
 from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
 
@@ -52,6 +59,21 @@ def test_options_change_the_recipe_wherever_they_stand(parsed):
     changes = {"train.epochs": 7, "augment.flips": False, "model.anchor_sizes": [4, 8]}
     assert options.config == replaced(RECIPES["demo"](), changes)
     assert chosen_by_hand(options.config) == {**changes, "model.anchor_sizes": (4.0, 8.0)}
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["--train.learning-rate", "1e-3"], "train.learning_rate"),
+        (["--train.learning_rate=1e-3"], "train.learning_rate"),
+        (["--model.no-mask-quality"], "model.mask_quality"),
+        (["--model.anchor-sizes", "None"], "model.anchor_sizes"),
+    ],
+)
+def test_a_field_that_is_named_is_set_by_hand_also_where_the_recipe_has_the_same(monkeypatch, words, field):
+    monkeypatch.setattr("sys.argv", ["train.py", "--recipe", "demo", *words])
+    assert set_by_hand(RECIPES["demo"]()) == {"recipe", field}
+    assert set_by_hand(replaced(RECIPES["demo"](), {"seed": 9})) == {"recipe", field, "seed"}
 
 
 OTHER = {
