@@ -156,7 +156,7 @@ def _train(
     """Train in the folder, under a run that is open."""
     from_first(run.id)
     config, data = prepared.config, prepared.data
-    write_run(folder, config, prepared.root)
+    write_run(folder, config, prepared.root, ended=False)
     run.dataset(str(prepared.root), data.digest)
     run.describe(_described(prepared))
     tracker = Tracker(run, prepared.data, prepared.validation, config)
@@ -178,6 +178,8 @@ def _train(
     reason = next((r for r in (getattr(each, "reason", "") for each in watchers) if r), "")
     if reason or any(getattr(each, "interrupted", False) for each in watchers):
         run.end_as("KILLED", reason)
+    else:
+        write_run(folder, config, prepared.root, ended=True)
     return Trained(run.id, best, tracker.best, reason)
 
 
@@ -230,21 +232,30 @@ def resumed(run_id: str, runs: Path = RUNS) -> tuple[RunConfig, Path]:
 def last_checkpoint(digest: str, runs: Path = RUNS, **wanted: Any) -> Path:
     """best.pt of the newest training on the data with this digest whose config has the wanted fields.
 
-    The networks of folds, which have not seen all images, do not count. Raises FileNotFoundError where there is none.
+    One that has not ended counts where no other has, with a warning. The networks of folds, which have not seen all
+    images, do not count. Raises FileNotFoundError where there is none.
     """
     candidates = []
     for path in (runs / digest).glob("*/best.pt"):
-        config = json.loads((path.parent / "run.json").read_text())["config"]
+        known = json.loads((path.parent / "run.json").read_text())
+        config = known["config"]
         if config["dataset"].get("folds"):
             continue
         if all(value is None or config[field] == value for field, value in wanted.items()):
-            candidates.append(path)
+            candidates.append((known.get("ended", True), path.stat().st_mtime, path))
     if not candidates:
         raise FileNotFoundError(
-            f"{runs / digest}: no finished training on this data; run `python experiments/final_train.py` first, "
+            f"{runs / digest}: no training on this data; run `python experiments/final_train.py` first, "
             f"or name a checkpoint with --checkpoint"
         )
-    return max(candidates, key=lambda path: path.stat().st_mtime)
+    ended, _, newest = max(candidates)
+    if not ended:
+        log.warning(
+            "%s: its training has not ended; `python experiments/final_train.py --resume %s` goes on with it",
+            newest,
+            newest.parent.name,
+        )
+    return newest
 
 
 def write_run(folder: Path, config: RunConfig, root: Path, **more: Any) -> None:

@@ -1,11 +1,32 @@
 """What test_scripts.py does not see of a tracked training."""
 
 import logging
+import os
 import shutil
 
 import tifffile
 
-from cellseg.experiment import opened
+from cellseg.config import RunConfig
+from cellseg.experiment import last_checkpoint, opened, write_run
+
+
+def left(folder, **more):
+    """What a training leaves."""
+    write_run(folder, RunConfig(), folder, **more)
+    (folder / "best.pt").touch()
+    return folder / "best.pt"
+
+
+def test_a_training_that_has_ended_is_taken_before_a_newer_one_that_has_not(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "cellseg")
+    broken_off = left(tmp_path / "digest" / "first", ended=False)
+    assert last_checkpoint("digest", tmp_path) == broken_off
+    assert "final_train.py --resume first" in caplog.text
+    caplog.clear()
+    whole = left(tmp_path / "digest" / "second", ended=True)
+    os.utime(broken_off, (2e9, 2e9))
+    assert last_checkpoint("digest", tmp_path) == whole
+    assert not caplog.records
 
 
 def test_a_data_set_of_two_scales_is_opened_with_a_warning_that_names_both(folder, run_config, tmp_path, caplog):

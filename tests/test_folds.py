@@ -1,4 +1,5 @@
 import contextlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -155,6 +156,7 @@ def test_the_submission_takes_the_final_network_though_a_fold_is_newer(family):
     stages, _ = children(root, folded.run_id)
     (runs / data.digest / stages["fold 1 of 2"].info.run_id / "best.pt").touch()
     assert last_checkpoint(data.digest, runs) == root / folded.final.best
+    assert json.loads((root / folded.final.best).with_name("run.json").read_text())["ended"] is True
 
 
 def test_what_cannot_be_trained_in_folds_is_refused_in_one_line(family, config, folder, monkeypatch):

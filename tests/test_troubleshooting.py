@@ -66,7 +66,7 @@ def _raise(error):
 CAUSES = {
     "no train folder and no COCO file": lambda tmp, patch, prepared: wrong_level(tmp),
     "weights: could not fetch": lambda tmp, patch, prepared: no_network(tmp, patch),
-    "no finished training on this data": lambda tmp, patch, prepared: last_checkpoint("d1", tmp),
+    "no training on this data": lambda tmp, patch, prepared: last_checkpoint("d1", tmp),
     "expected tensors and plain values": lambda tmp, patch, prepared: no_checkpoint(tmp),
     "out of memory": lambda tmp, patch, prepared: _raise(torch.OutOfMemoryError("CUDA out of memory.")),
     "no space left on the disk": lambda tmp, patch, prepared: _raise(OSError(28, "No space left on device", "a")),
