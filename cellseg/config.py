@@ -236,7 +236,7 @@ class PredictConfig:
     tile_batch: int = 8
     """tiles and views of tiles held at once on CUDA; elsewhere one tile, as more would cost memory and save no time"""
     proposals: int = 2000
-    """proposals kept per level before, and per tile after NMS"""
+    """proposals kept per level before, and per tile after NMS; of each network and view"""
     score_threshold: float = 0.05
     """detections below it are dropped, 0..1; the ap operating point"""
     box_nms: float = 0.5
