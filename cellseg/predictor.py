@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellseg.calibration import rescaled
 from cellseg.cells import Cells, cells_of
 from cellseg.checkpoint import load_ensemble
 from cellseg.codes import Array
@@ -52,7 +53,8 @@ class Model:
 
         The image is a file (tif, svs, ndpi, png, jpg) or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8,
         uint16 or float. `mpp`, microns per pixel, is by default that of the file's tags: where it differs from that of
-        the training, the image is zoomed as much. Raises FileNotFoundError and ValueError.
+        the training, the image is zoomed as much, and calibrated scores go by the sizes that cells would have there.
+        Raises FileNotFoundError and ValueError.
         """
         if isinstance(image, str | Path):
             path = Path(image)
@@ -67,9 +69,9 @@ class Model:
         if doubt:
             log.warning("%s: %s", name, doubt)
         size_hw = image.shape[0], image.shape[1]
-        config = self.config
-        if factor != 1 and not config.short_side:  # a fixed short side asks nothing of the scale
-            config = replace(config, zoom=config.scale_of(size_hw) * factor)
+        config = self.config.zoomed(factor)
+        if config.calibration:
+            config = replace(config, calibration=rescaled(config.calibration, factor))
         rows = len({tile.rows.start for tile in tiles(size_hw, config, self.ensemble.stride)})
         results: list[Result] = []
         for row, found in enumerate(detect(self.ensemble, image, config), start=1):

@@ -11,6 +11,7 @@ import torch
 
 import cellseg
 from cellseg import slides
+from cellseg.calibration import calibrated
 from cellseg.checkpoint import Checkpoint, load_model, save
 from cellseg.config import PredictConfig
 from cellseg.fingerprint import Plan
@@ -80,6 +81,21 @@ def test_an_image_of_half_the_resolution_is_seen_at_twice_the_zoom(model, place,
     model.predict(place / "noise.tif")
     assert [each.zoom for each in seen] == [2.0, 1.0, 1.0]
     assert "noise.tif" in caplog.text
+
+
+def test_scores_are_calibrated_by_sizes_at_the_scale_of_the_training(model, place, monkeypatch):
+    """Squares of 20 pixels at half a micron each are cells that are 10 pixels wide at one micron."""
+    rows = ((1.0, 30.0, -5.0, -44.0),) * 4
+    seen = []
+    monkeypatch.setattr("cellseg.predictor.detect", lambda network, image, config: iter(seen.append(config) or ()))
+    for point in (model.config, replace(model.config, short_side=90)):
+        learnt = replace(model, config=replace(point, calibration=rows))
+        for mpp, side in ((0.5, 20.0), (1.0, 10.0), (0.25, 40.0)):
+            learnt.predict(place / "noise.tif", mpp=mpp)
+            square, label = torch.tensor([[0.0, 0.0, side, side]]), torch.tensor([1])
+            score = calibrated(torch.tensor([0.6]), square, label, seen[-1].calibration)
+            expected = calibrated(torch.tensor([0.6]), torch.tensor([[0.0, 0.0, 20.0, 20.0]]), label, rows)
+            assert score.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_the_share_that_is_done_is_told(model, place):
