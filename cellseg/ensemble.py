@@ -23,7 +23,7 @@ class Ensemble:
 
     networks: tuple[CellRCNN, ...]
     points: tuple[PredictConfig, ...]
-    """the config of each network's own predictions, which tells its zoom"""
+    """the config of each network's own predictions, which tells its zoom, of images at the scale of the first's"""
 
     @property
     def stride(self) -> int:
