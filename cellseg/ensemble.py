@@ -36,6 +36,13 @@ class Ensemble:
         device: torch.device = next(self.networks[0].parameters()).device
         return device
 
+    def doubt(self, config: PredictConfig) -> str:
+        """A warning where the config's calibration was fitted to predictions of another kind, or ""."""
+        alone = len(self.networks) == 1 and config == self.points[0]
+        if alone or config.calibration is None:
+            return ""
+        return "calibration and pq threshold were fitted to single networks as their config asks them"
+
     def members(self, config: PredictConfig, size_hw: Sequence[int]) -> "list[Member]":
         """Every network with every view of the tiles of an image of this size."""
         own = [each.scale_of(size_hw) / self.points[0].scale_of(size_hw) for each in self.points]

@@ -99,8 +99,10 @@ def load(*sources: str | Path, device: str = "auto") -> Model:
         paths = [fetched.enter_context(local_file(each)) for each in sources]
         ensemble, first = load_ensemble(paths, device_of(device))
         digest = hashlib.blake2b(b"".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
-    color = first.config.dataset.color
-    return Model(ensemble, first.config.predict, first.plan.class_names, color, first.plan.mpp, digest)
+    color, config = first.config.dataset.color, first.config.predict
+    if doubt := ensemble.doubt(config):
+        log.warning(doubt)
+    return Model(ensemble, config, first.plan.class_names, color, first.plan.mpp, digest)
 
 
 def local_file(source: str | Path) -> AbstractContextManager[Path]:

@@ -100,6 +100,15 @@ def test_every_network_has_every_view_at_every_zoom(network):
     assert {member.view.zoom for member in members} == {1, 1.5, 2, 3}
 
 
+def test_a_calibration_is_doubted_where_it_was_not_fitted_to_what_is_predicted(network):
+    learnt = replace(POINT, calibration=((0.5, 0.1, -0.1, 0.0),) * 4)
+    alone, several = Ensemble((network,), (learnt,)), Ensemble((network, network), (learnt, POINT))
+    assert alone.doubt(learnt) == ""
+    assert "fitted to single networks" in alone.doubt(replace(learnt, views=2))
+    assert "fitted to single networks" in several.doubt(learnt)
+    assert several.doubt(POINT) == ""
+
+
 def sure_of(label, mask_logit, config, seed):
     """A network that names every RoI the same class and draws all masks alike."""
     model = network_of(config, seed)

@@ -12,7 +12,7 @@ import torch
 import cellseg
 from cellseg import slides
 from cellseg.calibration import calibrated
-from cellseg.checkpoint import Checkpoint, load_model, save
+from cellseg.checkpoint import Checkpoint, load, load_model, save
 from cellseg.config import PredictConfig
 from cellseg.fingerprint import Plan
 from cellseg.images import read_image
@@ -128,6 +128,16 @@ def test_several_checkpoints_predict_together(model, place):
     pair = cellseg.load(place / "best.pt", place / "best.pt", device="cpu")
     assert len(pair.ensemble.networks) == 2
     assert pair.digest != model.digest
+
+
+def test_a_calibration_of_single_networks_is_warned_of_where_several_predict(place, tmp_path, caplog):
+    saved = load(place / "best.pt")
+    point = replace(saved.config.predict, calibration=((0.5, 0.1, -0.1, 0.0),) * 4)
+    save(replace(saved, config=replace(saved.config, predict=point)), tmp_path / "best.pt")
+    cellseg.load(tmp_path / "best.pt", device="cpu")
+    assert not caplog.text
+    cellseg.load(tmp_path / "best.pt", place / "best.pt", device="cpu")
+    assert "calibration and pq threshold were fitted to single networks" in caplog.text
 
 
 def test_an_address_in_mlflow_is_asked_for_there(place, monkeypatch):
