@@ -27,9 +27,9 @@ class OutOfFold:
     plain: Scores
     """of the results of all folds together, scores as the networks gave them, at the threshold that the config had"""
     plain_mean: dict[str, float]
-    """the metrics of each fold's results alone, mean over the folds"""
+    """the metrics of each fold's results alone, at that threshold too; mean over the folds that have a cell"""
     calibrated_mean: dict[str, float]
-    """the same of the scores of each fold as calibrated on the others"""
+    """the same of the scores of each fold as calibrated on the others, at the threshold that fits those"""
     calibration: Rows | None
     """fitted to all folds; None where the mean AP50 of the calibrated scores is lower"""
     pq_threshold: float
@@ -67,21 +67,13 @@ def pooled(folds: Sequence[Sequence[Result]]) -> list[Result]:
     return sorted((each for fold in folds for each in fold), key=lambda each: (each["image_id"], -each["score"]))
 
 
-def calibrated_apart(truth: Mapping[str, Any], folds: Sequence[Sequence[Result]]) -> list[list[Result]]:
-    """The results of each fold, their scores calibrated by what was fitted to the others.
+def cross_fitted(truth: Mapping[str, Any], folds: Sequence[Sequence[Result]]) -> list[Result]:
+    """The results of all folds, the scores of each calibrated by what was fitted to the others; for figures of a fold.
 
     Scores of two folds are not to be compared: what others teach is the lower, the more of the hits are in the fold.
     """
-    scored = []
-    for number, held in enumerate(folds):
-        others = pooled([fold for other, fold in enumerate(folds) if other != number])
-        scored.append(recalibrated(held, fit_calibration(truth, others)))
-    return scored
-
-
-def cross_fitted(truth: Mapping[str, Any], folds: Sequence[Sequence[Result]]) -> list[Result]:
-    """The results of `calibrated_apart` by image, then falling score: for figures of each fold alone."""
-    return pooled(calibrated_apart(truth, folds))
+    rows = (fit_calibration(truth, others) for others in _others(folds))
+    return pooled([recalibrated(held, each) for held, each in zip(folds, rows, strict=True)])
 
 
 def truth_of(truth: Mapping[str, Any], image_ids: Collection[int]) -> dict[str, Any]:
@@ -89,6 +81,15 @@ def truth_of(truth: Mapping[str, Any], image_ids: Collection[int]) -> dict[str, 
     images = [image for image in truth["images"] if image["id"] in image_ids]
     cells = [cell for cell in truth["annotations"] if cell["image_id"] in image_ids]
     return {**truth, "images": images, "annotations": cells}
+
+
+def taught(truth: Mapping[str, Any], results: Sequence[Result], pq_threshold: float) -> tuple[Rows, float]:
+    """The calibration fitted to results, and the threshold with the highest mean PQ of the scores that it gives them.
+
+    The threshold so far where the truth has no cell.
+    """
+    rows = fit_calibration(truth, results)
+    return rows, best_pq_threshold(truth, recalibrated(results, rows)) if truth["annotations"] else pq_threshold
 
 
 def judge(
@@ -101,24 +102,27 @@ def judge(
 
     Raises ValueError for a truth without a cell.
     """
+    if not truth["annotations"]:
+        raise ValueError("results of folds: expected a truth with cells to judge them by, found none; annotate some")
+    every = {image["id"] for image in truth["images"]}
+    plain, calibrated = [], []
+    for held, ids, others in zip(folds, images, _others(folds), strict=True):
+        own = truth_of(truth, ids)
+        if own["annotations"]:  # where there is no cell every figure is 0
+            rows, threshold = taught(truth_of(truth, every.difference(ids)), others, pq_threshold)
+            plain.append(score(own, held, pq_threshold).metrics)
+            calibrated.append(score(own, recalibrated(held, rows), threshold).metrics)
+    plain_mean, calibrated_mean = _mean(plain), _mean(calibrated)
     results = pooled(folds)
-    own = [truth_of(truth, ids) for ids in images]
-    plain, calibrated = (_mean_metrics(own, each, pq_threshold) for each in (folds, calibrated_apart(truth, folds)))
-    calibration = fit_calibration(truth, results) if calibrated[JUDGED_BY] >= plain[JUDGED_BY] else None
-    return OutOfFold(
-        plain=score(truth, results, pq_threshold),
-        plain_mean=plain,
-        calibrated_mean=calibrated,
-        calibration=calibration,
-        pq_threshold=best_pq_threshold(truth, recalibrated(results, calibration) if calibration else results),
-    )
+    kept = calibrated_mean[JUDGED_BY] >= plain_mean[JUDGED_BY]
+    calibration, threshold = taught(truth, results, pq_threshold) if kept else (None, best_pq_threshold(truth, results))
+    return OutOfFold(score(truth, results, pq_threshold), plain_mean, calibrated_mean, calibration, threshold)
 
 
-def _mean_metrics(
-    truths: Sequence[Mapping[str, Any]], folds: Sequence[Sequence[Result]], pq_threshold: float
-) -> dict[str, float]:
-    """The metrics of each fold by its own truth, mean over the folds that have a cell."""
-    scores = [
-        score(truth, fold, pq_threshold) for truth, fold in zip(truths, folds, strict=True) if truth["annotations"]
-    ]
-    return {name: fmean(each.metrics[name] for each in scores) for name in METRICS}
+def _others(folds: Sequence[Sequence[Result]]) -> list[list[Result]]:
+    """Of each fold the results of all others."""
+    return [pooled([*folds[:number], *folds[number + 1 :]]) for number in range(len(folds))]
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(each[name] for each in metrics) for name in METRICS}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from test_calibration import record, truth_of
 
+from cellseg.calibration import IDENTITY
 from cellseg.evaluate import score
 from cellseg.out_of_fold import best_epoch, cross_fitted, judge, means_by_epoch, pooled
 
@@ -98,3 +99,27 @@ def test_an_image_without_any_result_counts_in_its_fold_and_a_fold_without_cells
     assert missed.plain_mean["AP50"] == pytest.approx(0.5)
     truth["annotations"] = [cell for cell in truth["annotations"] if cell["image_id"] == 1]
     assert judge(truth, [first[:30], second], IMAGES, 0.5).plain_mean["AP50"] == pytest.approx(1)
+
+
+def test_the_threshold_at_which_a_fold_is_judged_is_fitted_to_the_others():
+    """Too few cells to calibrate; in fold 1 the right ones are those over .5, in fold 2 those over .2."""
+    truth, folds = halves((0.9, 0.5))
+    first, second = ([*fold[:9], *fold[30:39]] for fold in folds)
+    second = [{**each, "score": 0.4 if each["score"] == 0.9 else 0.2} for each in second]
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["bbox"][0] < 9 * 12]
+    learnt = judge(truth, [first, second], IMAGES, 0.3)
+    assert learnt.calibration == (IDENTITY,)
+    assert learnt.calibrated_mean["PQ"] == pytest.approx((9 / 13.5 + 0) / 2)  # of fold 1 all are drawn, of fold 2 none
+    assert learnt.pq_threshold == 0.25
+
+
+def test_folds_that_have_no_cell_teach_no_threshold():
+    truth, (first, second) = halves((0.9, 0.5))
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["image_id"] == 1]
+    assert judge(truth, [first[:30], second], IMAGES, 0.95).calibrated_mean["PQ"] == 0  # .95 is that so far
+
+
+def test_folds_without_any_cell_are_refused_in_one_line():
+    truth, folds = halves((0.9, 0.5))
+    with pytest.raises(ValueError, match="expected a truth with cells to judge them by, found none"):
+        judge({**truth, "annotations": []}, folds, IMAGES, 0.5)
