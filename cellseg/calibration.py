@@ -1,9 +1,9 @@
 """Scores that say how likely a detection is a true positive, given its class and size.
 
 Of each class a row of four numbers, the coefficients of [logit(score), log(side), log(side)^2, 1], where side is the
-square root of the area of a box, original pixels. Their sum is the logit of the calibrated score (logistic
-calibration: Platt, Advances in Large Margin Classifiers, 1999; by place in the image and size: Kueppers et al., arXiv
-2004.13546). Letters: N detections, C classes, B bins.
+square root of the area of a box, original pixels of images at one scale. Their sum is the logit of the calibrated score
+(logistic calibration: Platt, Advances in Large Margin Classifiers, 1999; by place in the image and size: Kueppers et
+al., arXiv 2004.13546). Letters: N detections, C classes, B bins.
 """
 
 from collections import defaultdict
@@ -73,6 +73,15 @@ def calibrated(scores: "Tensor", boxes: "Tensor", labels: "Tensor", rows: Rows) 
     slope, linear, square, constant = scores.new_tensor(rows)[labels - 1].unbind(1)
     logs = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt().clamp(min=1).log()
     return (slope * scores.logit(EDGE) + linear * logs + square * logs**2 + constant).sigmoid()
+
+
+def rescaled(rows: Rows, factor: float) -> Rows:
+    """The rows for an image whose pixels are `factor` times as long as those that the rows were fitted in."""
+    shift = float(np.log(factor))  # log(side) is higher by it in the latter
+    return tuple(
+        (slope, linear + 2 * square * shift, square, constant + (linear + square * shift) * shift)
+        for slope, linear, square, constant in rows
+    )
 
 
 def recalibrated(results: Sequence[Record], rows: Rows) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from cellseg.config_fields import from_dict, to_dict
 from cellseg.ensemble import Ensemble
 from cellseg.fingerprint import Plan
 from cellseg.model import CellRCNN, build_model, place
+from cellseg.scale import relative_zoom
 from cellseg.tensor_files import read_tensors
 from cellseg.whole_files import whole
 
@@ -120,6 +121,7 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CellRCNN
 def load_ensemble(paths: Sequence[Path], device: str | torch.device = "cpu") -> tuple[Ensemble, Checkpoint]:
     """The networks of one or more checkpoints, to predict together, and the first checkpoint.
 
+    Each sees images at the microns per pixel of its own training, where those of the first's and its own are known.
     Raises ValueError where they do not tell the same classes, or saw images in other colours.
     """
     loaded = [load_model(path, device) for path in paths]
@@ -134,4 +136,7 @@ def load_ensemble(paths: Sequence[Path], device: str | torch.device = "cpu") -> 
                     f"{path}: expected {what} {expected}, as {paths[0]} has, found {found}; leave one of the two out"
                 )
     networks, checkpoints = zip(*loaded, strict=True)
-    return Ensemble(networks, tuple(each.config.predict for each in checkpoints)), first
+    # images come at the first's scale, which a network trained at half the microns per pixel sees at twice its zoom
+    factors = (relative_zoom(first.plan.mpp, each.plan.mpp)[0] for each in checkpoints)
+    points = (each.config.predict.zoomed(factor) for each, factor in zip(checkpoints, factors, strict=True))
+    return Ensemble(networks, tuple(points)), first

@@ -4,7 +4,7 @@ A field that is None is filled from the data set's Plan (fingerprint.py) before 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import tyro
@@ -236,7 +236,7 @@ class PredictConfig:
     tile_batch: int = 8
     """tiles and views of tiles held at once on CUDA; elsewhere one tile, as more would cost memory and save no time"""
     proposals: int = 2000
-    """proposals kept per level before, and per tile after NMS"""
+    """proposals kept per level before, and per tile after NMS; of each network and view"""
     score_threshold: float = 0.05
     """detections below it are dropped, 0..1; the ap operating point"""
     box_nms: float = 0.5
@@ -278,6 +278,10 @@ class PredictConfig:
         if self.short_side:
             return min(self.short_side / min(size_hw), self.long_side / max(size_hw))
         return 1.0 if self.zoom is None else self.zoom
+
+    def zoomed(self, factor: float) -> "PredictConfig":
+        """The same with the zoom times the factor; a fixed short side asks nothing of the scale and stays."""
+        return self if self.short_side else replace(self, zoom=factor * (1.0 if self.zoom is None else self.zoom))
 
 
 @dataclass(frozen=True)

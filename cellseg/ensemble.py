@@ -23,7 +23,7 @@ class Ensemble:
 
     networks: tuple[CellRCNN, ...]
     points: tuple[PredictConfig, ...]
-    """the config of each network's own predictions, which tells its zoom"""
+    """the config of each network's own predictions, which tells its zoom, of images at the scale of the first's"""
 
     @property
     def stride(self) -> int:
@@ -35,6 +35,13 @@ class Ensemble:
         """Where the first network lies."""
         device: torch.device = next(self.networks[0].parameters()).device
         return device
+
+    def doubt(self, config: PredictConfig) -> str:
+        """A warning where the config's calibration was fitted to predictions of another kind, or ""."""
+        alone = len(self.networks) == 1 and config == self.points[0]
+        if alone or config.calibration is None:
+            return ""
+        return "calibration and pq threshold were fitted to single networks as their config asks them"
 
     def members(self, config: PredictConfig, size_hw: Sequence[int]) -> "list[Member]":
         """Every network with every view of the tiles of an image of this size."""
@@ -102,9 +109,7 @@ class Seen:
         return [self.view.boxes(*each) for each in zip(boxes_xyxy, self.sizes_hw, strict=True)]
 
 
-def found_by(
-    members: Sequence[Member], images: Sequence[Tensor], cores: Tensor, config: PredictConfig
-) -> list[Detections]:
+def found_by(members: Sequence[Member], images: Sequence[Tensor], cores: Tensor) -> list[Detections]:
     """What a network returns for tiles (3, h, w) uint8 and their cores (…, 4), from all members together.
 
     All members' proposals are put together; probabilities, boxes, masks and qualities of a RoI are their means.
@@ -114,7 +119,7 @@ def found_by(
         return alone
     seen = [member.seen(images) for member in members]
     heads, sizes_hw = seen[0].heads, seen[0].sizes_hw
-    rois = _rois(seen, members[0].network.rpn.nms_thresh, config.proposals)
+    rois = _rois(seen, members[0].network.rpn.nms_thresh)
     scored = [each.scored(rois) for each in seen]
     probabilities, boxes = (
         [_mean(of_tile) for of_tile in zip(*each, strict=True)] for each in zip(*scored, strict=True)
@@ -125,13 +130,17 @@ def found_by(
     return [with_masks(each, _mean_masks(of_tile)) for each, of_tile in zip(found, masks, strict=True)]
 
 
-def _rois(seen: Sequence[Seen], iou: float, count: int) -> list[Tensor]:
-    """Per tile, the surest proposals (R, 4) of all members, at most so many, of which no two meet with a higher IoU."""
+def _rois(seen: Sequence[Seen], iou: float) -> list[Tensor]:
+    """Per tile, the proposals (R, 4) of all members, the surest first, of which no two meet with a higher IoU.
+
+    Their number is not cut: near doubles of small cells, which meet with a lower IoU, would crowd out cells that only
+    some members propose. Each member has its own cap.
+    """
     rois = []
     for tile in range(len(seen[0].sizes_hw)):
         boxes = torch.cat([each.proposals[tile] for each in seen])
         scores = torch.cat([each.objectness[tile] for each in seen])
-        rois.append(boxes[nms(boxes, scores, iou)[:count]])
+        rois.append(boxes[nms(boxes, scores, iou)])
     return rois
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cellseg import checkpoint, tracking
+from cellseg import checkpoint, splits, tracking
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, to_dict
 from cellseg.dataset import DataSet
@@ -112,7 +112,7 @@ def _train_all(run: tracking.Run, family: Family) -> Folded:
     folder = family.runs / data.digest / run.id
     write_json(pooled(results), folder / RESULTS)
     write_json(truth, folder / "truth.json")
-    learnt = judge(truth, results, config.predict.pq_threshold)
+    learnt = judge(truth, results, _held(family), config.predict.pq_threshold)
     for epoch, mean in means.items():
         run.metrics({"folds/AP50": mean}, epoch)
     run.metrics({**learnt.figures(), "folds/epochs": float(epochs)}, config.train.epochs)
@@ -145,6 +145,16 @@ def _check(config: RunConfig, root: Path, data: DataSet, runs: Path, run_id: str
         raise ValueError(f"--resume {run_id}: {root} has changed since it was started; restore the data")
     if run_id and not is_folds_run(run_id, runs):
         raise ValueError(f"--resume {run_id}: expected a run that --folds started; resume it without --folds")
+
+
+def _held(family: Family) -> list[set[int]]:
+    """Ids of the images that each fold holds back."""
+    settings, records = family.config.dataset, family.data.records
+    fold_of = splits.folds(family.data, settings.folds, settings.split_seed, settings.grouped_split)
+    return [
+        {record.image_id for record, fold in zip(records, fold_of, strict=True) if fold == number}
+        for number in range(settings.folds)
+    ]
 
 
 def _fold(family: Family, number: int) -> tuple[list[Result], dict[int, float]]:

@@ -63,7 +63,7 @@ def detect_tiles(
     images = [_on_device(window, device) for window in windows]
     cores = torch.tensor([tile.network_core for tile in batch], device=device)
     kept = []
-    for tile, found in zip(batch, found_by(members, images, cores, config), strict=True):
+    for tile, found in zip(batch, found_by(members, images, cores), strict=True):
         boxes, scores, masks = found["boxes"], found["scores"], found["masks"]
         boxes = (boxes + boxes.new_tensor(tile.corner_xy * 2)) / boxes.new_tensor(tile.scale_xy * 2)
         if config.rescore:

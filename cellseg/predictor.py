@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellseg.calibration import rescaled
 from cellseg.cells import Cells, cells_of
 from cellseg.checkpoint import load_ensemble
 from cellseg.codes import Array
@@ -52,7 +53,8 @@ class Model:
 
         The image is a file (tif, svs, ndpi, png, jpg) or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8,
         uint16 or float. `mpp`, microns per pixel, is by default that of the file's tags: where it differs from that of
-        the training, the image is zoomed as much. Raises FileNotFoundError and ValueError.
+        the training, the image is zoomed as much, and calibrated scores go by the sizes that cells would have there.
+        Raises FileNotFoundError and ValueError.
         """
         if isinstance(image, str | Path):
             path = Path(image)
@@ -67,9 +69,9 @@ class Model:
         if doubt:
             log.warning("%s: %s", name, doubt)
         size_hw = image.shape[0], image.shape[1]
-        config = self.config
-        if factor != 1 and not config.short_side:  # a fixed short side asks nothing of the scale
-            config = replace(config, zoom=config.scale_of(size_hw) * factor)
+        config = self.config.zoomed(factor)
+        if config.calibration:
+            config = replace(config, calibration=rescaled(config.calibration, factor))
         rows = len({tile.rows.start for tile in tiles(size_hw, config, self.ensemble.stride)})
         results: list[Result] = []
         for row, found in enumerate(detect(self.ensemble, image, config), start=1):
@@ -97,8 +99,10 @@ def load(*sources: str | Path, device: str = "auto") -> Model:
         paths = [fetched.enter_context(local_file(each)) for each in sources]
         ensemble, first = load_ensemble(paths, device_of(device))
         digest = hashlib.blake2b(b"".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
-    color = first.config.dataset.color
-    return Model(ensemble, first.config.predict, first.plan.class_names, color, first.plan.mpp, digest)
+    color, config = first.config.dataset.color, first.config.predict
+    if doubt := ensemble.doubt(config):
+        log.warning(doubt)
+    return Model(ensemble, config, first.plan.class_names, color, first.plan.mpp, digest)
 
 
 def local_file(source: str | Path) -> AbstractContextManager[Path]:

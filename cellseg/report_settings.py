@@ -16,9 +16,11 @@ TAUGHT = {
     "threshold of drawn cells": "out_of_fold/pq_threshold",
     "calibration of scores kept (1) or dropped (0)": "out_of_fold/calibration_kept",
     "AP50 of the scores as they are": "out_of_fold/AP50",
-    "AP50 of the calibrated scores": "out_of_fold/calibrated/AP50",
+    "AP50 of the scores as they are, mean over folds": "out_of_fold/mean/AP50",
+    "AP50 of the scores calibrated on other folds, mean over folds": "out_of_fold/calibrated_mean/AP50",
     "PQ as they are": "out_of_fold/PQ",
-    "PQ calibrated, at that threshold": "out_of_fold/calibrated/PQ",
+    "PQ as they are, mean over folds": "out_of_fold/mean/PQ",
+    "PQ calibrated on other folds, mean over folds": "out_of_fold/calibrated_mean/PQ",
 }
 """metrics of the parent of folds, by what they are called"""
 

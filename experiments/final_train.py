@@ -173,7 +173,7 @@ def alone(options: Options, start: Start) -> tuple["Trained", float | None]:
 def with_folds(options: Options, start: Start) -> tuple["Trained", float]:
     """Train a network for each fold and the final one; print how good the former are on unseen images.
 
-    Returns the final one and their AP50, with the calibration that it has.
+    Returns the final one and their AP50, mean over the folds, with the calibration that it has.
     """
     from cellseg.experiment import planned
     from cellseg.fine_tune import warn_of_peeking
@@ -189,11 +189,13 @@ def with_folds(options: Options, start: Start) -> tuple["Trained", float]:
     folded = train_folds(config, root, data, experiment=EXPERIMENT, runs=runs, run_id=run_id, tags=tags)
     learnt = folded.out_of_fold
     for figure in ("AP50", "AP", "PQ"):
-        plain, calibrated = learnt.plain.metrics[figure], learnt.calibrated.metrics[figure]
-        say(f"out of fold {figure:5} {plain:.3f}, calibrated {calibrated:.3f}")
+        together, plain, calibrated = (
+            each[figure] for each in (learnt.plain.metrics, learnt.plain_mean, learnt.calibrated_mean)
+        )
+        say(f"out of fold {figure:5} {together:.3f}; mean over folds {plain:.3f}, calibrated {calibrated:.3f}")
     say(f"calibration {'kept' if learnt.calibration else 'dropped'}, pq threshold {learnt.pq_threshold:.2f}")
     say(f"folds      {folded.run_id}; the final network has seen all images for {folded.epochs} epochs")
-    return folded.final, (learnt.calibrated if learnt.calibration else learnt.plain).metrics["AP50"]
+    return folded.final, learnt.kept_mean["AP50"]
 
 
 def with_winner(options: Options, config: "RunConfig", start: Start) -> tuple["RunConfig", dict[str, str]]:

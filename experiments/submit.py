@@ -74,11 +74,12 @@ def main() -> int:
         sep="\n",
         file=sys.stderr,
     )
-    if checkpoint.config.predict.calibration and (given or paths[1:]):
-        print("the scores' calibration was fitted to single networks as their config asks them", file=sys.stderr)
+    config = replace(checkpoint.config.predict, **given)
+    if doubt := ensemble.doubt(config):
+        print(doubt, file=sys.stderr)
     shown = tqdm(images, desc="predict", unit="image", disable=not sys.stderr.isatty())
     read = ((each.image_id, open_image(each.path, order, checkpoint.config.dataset.color)) for each in shown)
-    results = predict(ensemble, read, replace(checkpoint.config.predict, **given))
+    results = predict(ensemble, read, config)
     listed = [
         {"file_name": each.file_name, "id": each.image_id, "height": each.size_hw[0], "width": each.size_hw[1]}
         for each in images

@@ -17,6 +17,7 @@ from cellseg.calibration import (
     fit_class,
     recalibrated,
     reliability,
+    rescaled,
     true_positives,
 )
 from cellseg.codes import encode
@@ -151,6 +152,18 @@ def test_tensors_get_the_scores_that_results_get():
     expected = {each["bbox"][0]: each["score"] for each in recalibrated(results, rows)}
     found = calibrated(scores, boxes, labels, rows).tolist()
     assert found == pytest.approx([expected[each["bbox"][0]] for each in results], abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_a_cell_has_its_score_at_every_scale_of_the_image(factor):
+    """Half as many pixels across, each twice as long."""
+    rows = ((0.7, 30.0, -5.0, -40.0), (1.3, 0.4, -0.1, 0.0))
+    boxes = torch.tensor([[4.0, 4.0, 24.0, 24.0], [0.0, 8.0, 10.0, 48.0], [0.0, 0.0, 40.0, 50.0]])
+    scores, labels = torch.tensor([0.9, 0.4, 0.2]), torch.tensor([1, 2, 1])
+    found = calibrated(scores, boxes / factor, labels, rescaled(rows, factor))
+    assert torch.allclose(found, calibrated(scores, boxes, labels, rows), atol=1e-5)
+    if factor != 1:
+        assert not torch.allclose(found, calibrated(scores, boxes / factor, labels, rows), atol=0.01)
 
 
 def test_certain_scores_empty_boxes_and_no_detections_stay_finite():

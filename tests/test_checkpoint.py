@@ -214,6 +214,19 @@ def test_several_checkpoints_are_an_ensemble_of_their_networks_and_zooms(saved, 
     assert [point.zoom for point in ensemble.points] == [1, 2]
 
 
+@pytest.mark.parametrize(("scales", "zooms"), [((0.25, 0.5), [1, 1]), ((0.5, 0.25), [1, 4]), ((None, 0.5), [1, 2])])
+def test_each_network_of_an_ensemble_sees_cells_at_the_scale_of_its_own_training(saved, tmp_path, scales, zooms):
+    """The second was trained at twice the zoom; at half a micron per pixel that makes a pixel of a quarter micron."""
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    other = replace(saved.config, predict=replace(saved.config.predict, zoom=2.0))
+    for path, config, mpp in zip(paths, (saved.config, other), scales, strict=True):
+        save(replace(saved, config=config, plan=replace(saved.plan, mpp=mpp)), path)
+    ensemble, first = load_ensemble(paths)
+    assert [point.zoom for point in ensemble.points] == zooms
+    members = ensemble.members(replace(first.config.predict, zoom=3.0), (50, 66))
+    assert [member.view.zoom for member in members] == zooms  # of tiles at the first's zoom, whatever that is
+
+
 def test_checkpoints_of_other_classes_or_colours_are_not_put_together(saved, tmp_path):
     gray = replace(saved.config, dataset=replace(saved.config.dataset, color="gray"))
     save(saved, tmp_path / "a.pt")

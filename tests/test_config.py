@@ -18,6 +18,12 @@ def test_a_short_side_scales_by_size_and_a_zoom_does_not():
     assert PredictConfig(short_side=800, long_side=1333).scale_of((400, 1333)) == 1.0
 
 
+def test_what_scales_to_a_short_side_is_not_zoomed_and_all_else_is():
+    assert PredictConfig(zoom=1.5).zoomed(2.0).zoom == 3.0
+    assert PredictConfig().zoomed(2.0).zoom == 2.0
+    assert PredictConfig(short_side=800).zoomed(2.0) == PredictConfig(short_side=800)
+
+
 @pytest.mark.parametrize("row", [(1.0, 0.0, 0.0), (0.0, 1.0, 1.0, 1.0), (-1.0, 0.0, 0.0, 0.0)])
 def test_a_calibration_that_turns_scores_round_or_misses_a_number_is_refused(row):
     with pytest.raises(ValueError, match=r"predict\.calibration: class 2: expected 4 numbers, the first above 0"):

@@ -53,7 +53,7 @@ def test_one_view_of_one_network_is_what_the_network_returns(network, noise):
     images = [torch.from_numpy(noise).permute(2, 0, 1)]
     cores = torch.tensor([[0.0, 0.0, 40.0, 50.0]])
     (plain,) = network(images, cores=cores)
-    (found,) = found_by(ensemble_of(network).members(POINT, (50, 66)), images, cores, POINT)
+    (found,) = found_by(ensemble_of(network).members(POINT, (50, 66)), images, cores)
     assert len(found["boxes"]) > 5
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in plain)
@@ -100,6 +100,15 @@ def test_every_network_has_every_view_at_every_zoom(network):
     assert {member.view.zoom for member in members} == {1, 1.5, 2, 3}
 
 
+def test_a_calibration_is_doubted_where_it_was_not_fitted_to_what_is_predicted(network):
+    learnt = replace(POINT, calibration=((0.5, 0.1, -0.1, 0.0),) * 4)
+    alone, several = Ensemble((network,), (learnt,)), Ensemble((network, network), (learnt, POINT))
+    assert alone.doubt(learnt) == ""
+    assert "fitted to single networks" in alone.doubt(replace(learnt, views=2))
+    assert "fitted to single networks" in several.doubt(learnt)
+    assert several.doubt(POINT) == ""
+
+
 def sure_of(label, mask_logit, config, seed):
     """A network that names every RoI the same class and draws all masks alike."""
     model = network_of(config, seed)
@@ -142,7 +151,7 @@ def test_qualities_are_the_means_of_the_networks_that_tell_them(micro, noise):
     for network in networks:
         set_operating_point(network, POINT)
     images = [torch.from_numpy(noise).permute(2, 0, 1)]
-    (found,) = found_by([Member(network, View()) for network in networks], images, EVERYWHERE, POINT)
+    (found,) = found_by([Member(network, View()) for network in networks], images, EVERYWHERE)
     assert len(found["qualities"]) == len(found["boxes"]) > 5
     assert torch.allclose(found["qualities"], torch.tensor(0.7))
 
@@ -154,8 +163,18 @@ def seen(boxes, objectness):
 def test_rois_are_the_surest_proposals_of_all_members_without_doubles():
     here, nearly_here, there = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0, 30.0]
     members = [seen([here, there], [0.8, 0.3]), seen([nearly_here], [0.9])]
-    assert _rois(members, 0.7, 10)[0].tolist() == [nearly_here, there]  # here meets nearly_here with an IoU of .9
-    assert _rois(members, 0.95, 2)[0].tolist() == [nearly_here, here]
+    assert _rois(members, 0.7)[0].tolist() == [nearly_here, there]  # here meets nearly_here with an IoU of .9
+    assert _rois(members, 0.95)[0].tolist() == [nearly_here, here, there]
+
+
+@torch.inference_mode()
+def test_every_member_brings_its_own_proposals(network, noise, monkeypatch):
+    looked_at, scored = [], Seen.scored
+    monkeypatch.setattr(Seen, "scored", lambda self, rois: looked_at.append(len(rois[0])) or scored(self, rois))
+    found_in(network, noise, replace(POINT, proposals=3, views=4))
+    assert len(looked_at) == 4
+    assert len(set(looked_at)) == 1
+    assert 3 < looked_at[0] <= 4 * 3
 
 
 @torch.inference_mode()
@@ -164,7 +183,7 @@ def test_only_cells_centred_in_the_core_of_their_tile_are_kept(network, noise):
     images = [torch.from_numpy(noise).permute(2, 0, 1)]
     members = ensemble_of(network).members(replace(POINT, views=4), (50, 66))
     left, right = torch.tensor([[-torch.inf, 0.0, 33.0, 50.0]]), torch.tensor([[33.0, 0.0, torch.inf, 50.0]])
-    everywhere, one, other = (found_by(members, images, core, POINT)[0]["boxes"] for core in (EVERYWHERE, left, right))
+    everywhere, one, other = (found_by(members, images, core)[0]["boxes"] for core in (EVERYWHERE, left, right))
     assert 0 < len(one) < len(everywhere)
     assert (one[:, ::2].mean(dim=1) < 33).all()
     assert len(one) + len(other) == len(everywhere)

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from test_calibration import record, truth_of
 
+from cellseg.calibration import IDENTITY
+from cellseg.evaluate import score
 from cellseg.out_of_fold import best_epoch, cross_fitted, judge, means_by_epoch, pooled
+
+IMAGES = [{1}, {2}]
+"""ids of the images of each fold of `halves`"""
 
 
 def halves(scores_of):
@@ -50,13 +55,14 @@ def test_scores_of_a_fold_are_calibrated_by_the_others_alone():
 def test_a_calibration_that_ranks_better_is_kept_with_the_threshold_of_its_scores():
     """Small false detections are as sure as the large right ones: size tells them apart."""
     truth, folds = halves((0.5, 0.5))
-    learnt = judge(truth, [[*reversed(fold)] for fold in folds], 0.5)
+    learnt = judge(truth, [[*reversed(fold)] for fold in folds], IMAGES, 0.5)
     assert learnt.calibration is not None
     assert learnt.plain.metrics["AP50"] < 0.6
-    assert learnt.calibrated.metrics["AP50"] == pytest.approx(1)
-    assert learnt.calibrated.metrics["PQ"] == pytest.approx(1)
+    assert learnt.kept_mean == learnt.calibrated_mean
+    assert learnt.calibrated_mean["AP50"] == pytest.approx(1)
+    assert learnt.calibrated_mean["PQ"] == pytest.approx(1)
     figures = learnt.figures()
-    assert figures["out_of_fold/calibrated/AP50"] == pytest.approx(1)
+    assert figures["out_of_fold/calibrated_mean/AP50"] == pytest.approx(1)
     assert figures["out_of_fold/class1/AP50"] == learnt.plain.metrics["AP50"]
     assert figures["out_of_fold/calibration_kept"] == 1
 
@@ -66,8 +72,54 @@ def test_a_calibration_that_ranks_worse_is_dropped_and_the_threshold_is_that_of_
     truth, (first, second) = halves((0.8, 0.6))
     cells = [{**each, "id": n} for n, each in enumerate([*first[:30], *second[30:]], start=1)]
     second = [{**each, "score": 1.4 - each["score"]} for each in second]
-    learnt = judge({**truth, "annotations": cells}, [first, second], 0.5)
+    learnt = judge({**truth, "annotations": cells}, [first, second], IMAGES, 0.5)
     assert learnt.plain.metrics["AP50"] == pytest.approx(1)
-    assert learnt.calibrated.metrics["AP50"] < 0.9
+    assert learnt.calibrated_mean["AP50"] < 0.9
     assert learnt.calibration is None
+    assert learnt.kept_mean == learnt.plain_mean
     assert 0.6 < learnt.pq_threshold <= 0.8
+
+
+def test_a_calibration_is_judged_by_the_order_of_scores_within_each_fold():
+    """In fold 1 all 30 are right, in fold 2 the surer 20 of 30: the others' shares turn the order of the pool round."""
+    truth, (first, second) = halves((0.6, 0.5))
+    first, second = first[:30], [{**each, "score": 0.7 if n < 20 else 0.5} for n, each in enumerate(second[:30])]
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["image_id"] == 1 or cell["bbox"][0] < 240]
+    folds = [first, second]
+    pooled_ap50 = score(truth, cross_fitted(truth, folds)).metrics["AP50"]
+    learnt = judge(truth, folds, IMAGES, 0.5)
+    assert pooled_ap50 < learnt.plain.metrics["AP50"] == pytest.approx(1)
+    assert learnt.calibrated_mean["AP50"] == learnt.plain_mean["AP50"] == pytest.approx(1)
+    assert learnt.calibration is not None
+
+
+def test_an_image_without_any_result_counts_in_its_fold_and_a_fold_without_cells_in_no_mean():
+    truth, (first, second) = halves((0.8, 0.6))
+    missed = judge(truth, [first[:30], []], IMAGES, 0.5)
+    assert missed.plain_mean["AP50"] == pytest.approx(0.5)
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["image_id"] == 1]
+    assert judge(truth, [first[:30], second], IMAGES, 0.5).plain_mean["AP50"] == pytest.approx(1)
+
+
+def test_the_threshold_at_which_a_fold_is_judged_is_fitted_to_the_others():
+    """Too few cells to calibrate; in fold 1 the right ones are those over .5, in fold 2 those over .2."""
+    truth, folds = halves((0.9, 0.5))
+    first, second = ([*fold[:9], *fold[30:39]] for fold in folds)
+    second = [{**each, "score": 0.4 if each["score"] == 0.9 else 0.2} for each in second]
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["bbox"][0] < 9 * 12]
+    learnt = judge(truth, [first, second], IMAGES, 0.3)
+    assert learnt.calibration == (IDENTITY,)
+    assert learnt.calibrated_mean["PQ"] == pytest.approx((9 / 13.5 + 0) / 2)  # of fold 1 all are drawn, of fold 2 none
+    assert learnt.pq_threshold == 0.25
+
+
+def test_folds_that_have_no_cell_teach_no_threshold():
+    truth, (first, second) = halves((0.9, 0.5))
+    truth["annotations"] = [cell for cell in truth["annotations"] if cell["image_id"] == 1]
+    assert judge(truth, [first[:30], second], IMAGES, 0.95).calibrated_mean["PQ"] == 0  # .95 is that so far
+
+
+def test_folds_without_any_cell_are_refused_in_one_line():
+    truth, folds = halves((0.9, 0.5))
+    with pytest.raises(ValueError, match="expected a truth with cells to judge them by, found none"):
+        judge({**truth, "annotations": []}, folds, IMAGES, 0.5)

@@ -11,7 +11,8 @@ import torch
 
 import cellseg
 from cellseg import slides
-from cellseg.checkpoint import Checkpoint, load_model, save
+from cellseg.calibration import calibrated
+from cellseg.checkpoint import Checkpoint, load, load_model, save
 from cellseg.config import PredictConfig
 from cellseg.fingerprint import Plan
 from cellseg.images import read_image
@@ -82,6 +83,21 @@ def test_an_image_of_half_the_resolution_is_seen_at_twice_the_zoom(model, place,
     assert "noise.tif" in caplog.text
 
 
+def test_scores_are_calibrated_by_sizes_at_the_scale_of_the_training(model, place, monkeypatch):
+    """Squares of 20 pixels at half a micron each are cells that are 10 pixels wide at one micron."""
+    rows = ((1.0, 30.0, -5.0, -44.0),) * 4
+    seen = []
+    monkeypatch.setattr("cellseg.predictor.detect", lambda network, image, config: iter(seen.append(config) or ()))
+    for point in (model.config, replace(model.config, short_side=90)):
+        learnt = replace(model, config=replace(point, calibration=rows))
+        for mpp, side in ((0.5, 20.0), (1.0, 10.0), (0.25, 40.0)):
+            learnt.predict(place / "noise.tif", mpp=mpp)
+            square, label = torch.tensor([[0.0, 0.0, side, side]]), torch.tensor([1])
+            score = calibrated(torch.tensor([0.6]), square, label, seen[-1].calibration)
+            expected = calibrated(torch.tensor([0.6]), torch.tensor([[0.0, 0.0, 20.0, 20.0]]), label, rows)
+            assert score.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
 def test_the_share_that_is_done_is_told(model, place):
     said = []
     model.cells(read_image(place / "noise.tif"), None, "noise", said.append)
@@ -112,6 +128,16 @@ def test_several_checkpoints_predict_together(model, place):
     pair = cellseg.load(place / "best.pt", place / "best.pt", device="cpu")
     assert len(pair.ensemble.networks) == 2
     assert pair.digest != model.digest
+
+
+def test_a_calibration_of_single_networks_is_warned_of_where_several_predict(place, tmp_path, caplog):
+    saved = load(place / "best.pt")
+    point = replace(saved.config.predict, calibration=((0.5, 0.1, -0.1, 0.0),) * 4)
+    save(replace(saved, config=replace(saved.config, predict=point)), tmp_path / "best.pt")
+    cellseg.load(tmp_path / "best.pt", device="cpu")
+    assert not caplog.text
+    cellseg.load(tmp_path / "best.pt", place / "best.pt", device="cpu")
+    assert "calibration and pq threshold were fitted to single networks" in caplog.text
 
 
 def test_an_address_in_mlflow_is_asked_for_there(place, monkeypatch):

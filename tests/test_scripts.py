@@ -404,7 +404,7 @@ def test_folds_are_trained_before_the_network_that_is_handed_in(tmp_path):
     write(tmp_path / "data", train=4, test=1)
     script, few = ROOT / "experiments/final_train.py", [*SMALL, "--train.epochs", "1", "--train.steps-per-epoch", "1"]
     said = run(tmp_path, script, *few, "--folds", "2")
-    assert re.search(r"out of fold AP50  0\.\d{3}, calibrated 0\.\d{3}", said)
+    assert re.search(r"out of fold AP50  0\.\d{3}; mean over folds 0\.\d{3}, calibrated 0\.\d{3}", said)
     parent = re.search(r"folds +(\w+); the final network has seen all images for 1 epochs", said)[1]
     final = re.search(r"checkpoint (.+best\.pt)", said)[1]
     judged = re.search(r"out of fold AP50 .*", said)[0]
