@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import opponent_training
-from ingredients import config_of
+from ingredients import changes_of, config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
 from opponents import OPPONENTS, Opponent
@@ -77,12 +77,15 @@ def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Conte
 def ours(name: str, root: Path, device: str, split_seed: int = 0) -> "Ours":
     """A recipe of ours as one process trains it, with more or less, or begun from a checkpoint: `best-cpu:start.pt`.
 
+    A checkpoint's network is taken over but for what the name changes: `best-cpu+cascade:start.pt` has a cascade.
     Raises ValueError for another name.
     """
     recipe, begun, checkpoint = name.partition(":")
-    config = config_of(recipe)
+    config, changes = config_of(recipe), changes_of(recipe)
+    if begun and "model.weights" in changes:
+        raise ValueError(f"recipe {name}: expected a start from scratch or from a checkpoint, got both; leave one out")
     if begun:
-        config = begun_from(Path(checkpoint), load(Path(checkpoint)), config, ())
+        config = begun_from(Path(checkpoint), load(Path(checkpoint)), config, changes)
     return Ours(prepare(replaced(config, {"device": device, "dataset.split_seed": split_seed}), root))
 
 

@@ -71,6 +71,16 @@ def test_a_recipe_begins_from_a_checkpoint_and_is_told_by_what_that_holds(folder
         contestant("demo:none.pt", folder, "cpu")
 
 
+def test_what_a_name_changes_is_not_the_checkpoint_s(folder, run_config, tmp_path):
+    begun = tmp_path / "start.pt"
+    save_untrained(begun, run_config)
+    model = contestant(f"demo+cascade+roi128:{begun}", folder, "cpu").prepared.config.model
+    assert (model.box_stages, model.roi_batch) == (3, 128)
+    assert (model.box_head, model.weights) == (run_config.model.box_head, str(begun))
+    with pytest.raises(ValueError, match=r"recipe demo\+scratch:.*: expected a start from scratch or from a checkpoint"):
+        contestant(f"demo+scratch:{begun}", folder, "cpu")
+
+
 def test_a_name_of_an_opponent_is_the_opponent(folder):
     assert isinstance(contestant("reference", folder, "cpu"), Theirs)
     assert isinstance(contestant("demo-ema", folder, "cpu"), Ours)
