@@ -14,7 +14,7 @@ from opponents import OPPONENTS, Opponent
 from pace import Clock, Tell
 
 from cellseg.budget import STEPS, Pace, paced
-from cellseg.checkpoint import load, load_model
+from cellseg.checkpoint import Checkpoint, load, load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
@@ -78,15 +78,30 @@ def ours(name: str, root: Path, device: str, split_seed: int = 0) -> "Ours":
     """A recipe of ours as one process trains it, with more or less, or begun from a checkpoint: `best-cpu:start.pt`.
 
     A checkpoint's network is taken over but for what the name changes: `best-cpu+cascade:start.pt` has a cascade.
-    Raises ValueError for another name.
+    Raises ValueError for another name, and for a checkpoint that was trained on images that are held out here.
     """
     recipe, begun, checkpoint = name.partition(":")
-    config, changes = config_of(recipe), changes_of(recipe)
-    if begun and "model.weights" in changes:
+    config = replaced(config_of(recipe), {"device": device, "dataset.split_seed": split_seed})
+    if not begun:
+        return Ours(prepare(config, root))
+    changes = changes_of(recipe)
+    if "model.weights" in changes:
         raise ValueError(f"recipe {name}: expected a start from scratch or from a checkpoint, got both; leave one out")
-    if begun:
-        config = begun_from(Path(checkpoint), load(Path(checkpoint)), config, changes)
-    return Ours(prepare(replaced(config, {"device": device, "dataset.split_seed": split_seed}), root))
+    source = load(Path(checkpoint))
+    prepared = prepare(begun_from(Path(checkpoint), source, config, changes), root)
+    _refuse_peeking(name, source, prepared)
+    return Ours(prepared)
+
+
+def _refuse_peeking(name: str, source: Checkpoint, prepared: Prepared) -> None:
+    """Raise ValueError where the checkpoint's network was trained on images that are held out."""
+    held_out = {prepared.data.records[index].name for index in prepared.validation}
+    seen = held_out & set(source.plan.images)
+    if seen and source.plan.digest == prepared.data.digest:
+        raise ValueError(
+            f"recipe {name}: the checkpoint was trained on {len(seen)} of the {len(held_out)} images held out here; "
+            "begin from one that was trained on other data, or on the same split"
+        )
 
 
 @dataclass(frozen=True)
