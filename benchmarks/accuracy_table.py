@@ -101,13 +101,14 @@ def classes(rows: Mapping[str, Sequence[Record]]) -> str:
 def compared(rows: Mapping[str, Sequence[Record]]) -> str:
     """Each row's mean less that of torchvision, and as a multiple of the reference's; empty where neither is there.
 
-    Both are as they were trained last.
+    Both with any backbone, as they were trained last.
     """
-    others = [name for name in (OPPONENT, PUBLISHED) if name in rows]
-    ours = [name for name, found in rows.items() if found[0].recipe not in others]
+    every = [each for script in (OPPONENT, PUBLISHED) for each in rows if _script(rows[each]) == script]
+    others = [name for name in every if name == rows[name][0].recipe]
+    ours = [name for name in rows if name not in every]
     if not others or not ours:
         return ""
-    sign = {OPPONENT: difference, PUBLISHED: ratio}
+    sign = {name: difference if _script(rows[name]) == OPPONENT else ratio for name in others}
     head = [f"{metric.replace('_', ' ')} against {name}" for name in others for metric in COMPARED]
     lines = [
         [
@@ -117,6 +118,11 @@ def compared(rows: Mapping[str, Sequence[Record]]) -> str:
         for recipe in ours
     ]
     return markdown(["recipe", *head], lines)
+
+
+def _script(found: Sequence[Record]) -> str:
+    """The recipe of a row's records without a backbone: `torchvision` of `torchvision-resnet101`."""
+    return found[0].recipe.partition("-resnet")[0]
 
 
 def difference(ours: Span, theirs: Span) -> str:

@@ -10,7 +10,7 @@ import opponent_training
 from ingredients import changes_of, config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
-from opponents import OPPONENTS, Opponent
+from opponents import Opponent, opponent_of
 from pace import Clock, Tell
 
 from cellseg.budget import STEPS, Pace, paced
@@ -61,8 +61,8 @@ class Contestant(Protocol):
 
 def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Contestant:
     """The row of a name, on the data set in root. Raises ValueError for a name that is not known."""
-    if name in OPPONENTS:
-        return Theirs(ours("demo", root, device, split_seed).prepared, OPPONENTS[name])
+    if opponent := opponent_of(name):
+        return Theirs(ours("demo", root, device, split_seed).prepared, opponent)
     recipe, at, processes = name.partition("@")
     entry = ours(recipe, root, device, split_seed)
     if not at:

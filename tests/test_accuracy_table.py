@@ -71,6 +71,16 @@ def test_rows_are_compared_with_the_last_config_of_an_opponent():
     assert len(rows_of(text, "torchvision (config c1)")) == 2  # its figures and classes alone
 
 
+def test_opponents_with_a_backbone_of_their_name_are_opponents():
+    named = [record("torchvision-resnet101", 0, 0.1), record("reference-resnet101", 0, 0.05)]
+    text = report([*named, record("best+scratch", 0, 0.3), record("torchvision-slim", 0, 0.2)])
+    *_, compared = rows_of(text, "best+scratch")
+    assert compared[1:] == ["+.200"] * 3 + ["6.00 x"] * 3
+    assert "AP50 against torchvision-resnet101 | " in text
+    assert [len(rows_of(text, each.recipe)) for each in named] == [2, 2]  # figures and classes alone
+    assert len(rows_of(text, "torchvision-slim")) == 3
+
+
 def test_named_recipes_alone_are_shown_in_their_order():
     text = report(RECORDS, ["torchvision", "reference", "missing"])
     assert not rows_of(text, "demo")

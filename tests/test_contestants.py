@@ -101,4 +101,5 @@ def test_a_checkpoint_that_knows_held_out_images_is_refused(folder, run_config, 
 
 def test_a_name_of_an_opponent_is_the_opponent(folder):
     assert isinstance(contestant("reference", folder, "cpu"), Theirs)
+    assert contestant("torchvision-resnet34", folder, "cpu").opponent.backbone == "resnet34"
     assert isinstance(contestant("demo-ema", folder, "cpu"), Ours)
