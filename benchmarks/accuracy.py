@@ -2,6 +2,7 @@
 
 Each recipe's seconds a step are measured once, on a machine that should be quiet, and fix its number of steps. All
 train on the same images and the same device, and are scored on the same held-out ones; validation is not in the time.
+PQ is that of the detections with a score of at least .5 in every row, whatever threshold a recipe has.
 Call it again after a stop: finished trainings are kept, others go on.
 """
 
@@ -17,6 +18,7 @@ from cellseg.data_folder import require_data
 HERE = Path(__file__).parent / "accuracy"
 RECIPES = (
     "reference, torchvision, torchvision-slim, or one of ours such as demo+mask56-ema (see ingredients.py); "
+    "torchvision-resnet101 and reference-resnet101 have the backbone of best+scratch; "
     "demo@2 is demo in two processes, demo:start.pt is demo begun from a checkpoint"
 )
 

@@ -47,23 +47,32 @@ def report(records: Sequence[Record], recipes: Sequence[str] = ()) -> str:
     parts = []
     for budget, device, split in dict.fromkeys((each.budget, each.device, each.split) for each in records):
         group = [each for each in records if (each.budget, each.device, each.split) == (budget, device, split)]
-        names = recipes or list(dict.fromkeys(each.recipe for each in group))
-        every = {name: [each for each in group if each.recipe == name] for name in names}
-        rows = {name: found for name, found in every.items() if found}
+        rows = rows_of(group, recipes or list(dict.fromkeys(each.recipe for each in group)))
         if rows:
             title = f"{budget} of training, validation not counted, on {device}, split {split}"
             parts.append(f"{title}\n\n{tables(rows)}")
     return "\n\n".join(parts) or "no finished training"
 
 
+def rows_of(records: Sequence[Record], recipes: Sequence[str]) -> dict[str, list[Record]]:
+    """The records of each row, those of one config of a recipe; but for its last one, the config stands in the name."""
+    rows = {}
+    for recipe in recipes:
+        found = [each for each in records if each.recipe == recipe]
+        for config in dict.fromkeys(each.config for each in reversed(found)):
+            name = recipe if config == found[-1].config else f"{recipe} (config {config[:8]})"
+            rows[name] = [each for each in found if each.config == config]
+    return rows
+
+
 def tables(rows: Mapping[str, Sequence[Record]]) -> str:
-    """Figures, AP50 of each class, and comparisons of the rows, each the records of a recipe."""
+    """Figures, AP50 of each class, and comparisons of the rows."""
     comparisons = compared(rows)
     return "\n\n".join([figures(rows), classes(rows), *([comparisons] if comparisons else [])])
 
 
 def figures(rows: Mapping[str, Sequence[Record]]) -> str:
-    """A row a recipe: its size, its schedule, and its METRICS on the held-out images."""
+    """Of each row its size, its schedule, and its METRICS on the held-out images."""
     head = ["recipe", "seeds", "parameters", "steps", *(each.replace("_", " ") for each in METRICS)]
     return markdown(
         head,
@@ -90,12 +99,16 @@ def classes(rows: Mapping[str, Sequence[Record]]) -> str:
 
 
 def compared(rows: Mapping[str, Sequence[Record]]) -> str:
-    """Each row's mean less that of torchvision, and as a multiple of the reference's; empty where neither is there."""
-    others = [name for name in (OPPONENT, PUBLISHED) if name in rows]
-    ours = [name for name in rows if name not in others]
+    """Each row's mean less that of torchvision, and as a multiple of the reference's; empty where neither is there.
+
+    Both with any backbone, as they were trained last.
+    """
+    every = [each for script in (OPPONENT, PUBLISHED) for each in rows if _script(rows[each]) == script]
+    others = [name for name in every if name == rows[name][0].recipe]
+    ours = [name for name in rows if name not in every]
     if not others or not ours:
         return ""
-    sign = {OPPONENT: difference, PUBLISHED: ratio}
+    sign = {name: difference if _script(rows[name]) == OPPONENT else ratio for name in others}
     head = [f"{metric.replace('_', ' ')} against {name}" for name in others for metric in COMPARED]
     lines = [
         [
@@ -105,6 +118,11 @@ def compared(rows: Mapping[str, Sequence[Record]]) -> str:
         for recipe in ours
     ]
     return markdown(["recipe", *head], lines)
+
+
+def _script(found: Sequence[Record]) -> str:
+    """The recipe of a row's records without a backbone: `torchvision` of `torchvision-resnet101`."""
+    return found[0].recipe.partition("-resnet")[0]
 
 
 def difference(ours: Span, theirs: Span) -> str:

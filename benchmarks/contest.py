@@ -18,6 +18,9 @@ from cellseg.evaluate import score
 from cellseg.git import git_commit, git_dirty
 from cellseg.whole_files import write_whole
 
+PQ_THRESHOLD = 0.5
+"""score over which cells are drawn for PQ: one for all rows, or a tuned recipe would meet opponents that are not"""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -87,7 +90,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
     folder = records.folder_of(terms.file, name, terms.budget, seed, terms.split_seed)
     begin_anew_unless(folder, {"config": config, "data": data, "steps": steps, "device": terms.device_name})
     trained = entry.train(steps, seed, folder, lambda text: print(f"{who}: {text}", flush=True))
-    scores = score(prepared.data.truth(prepared.validation), trained.results, prepared.config.predict.pq_threshold)
+    scores = score(prepared.data.truth(prepared.validation), trained.results, PQ_THRESHOLD)
     record = Record(
         recipe=name,
         seed=seed,

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import opponent_training
-from ingredients import config_of
+from ingredients import changes_of, config_of
 from opponent_predict import predicted
 from opponent_training import Task, batches, train_steps
-from opponents import OPPONENTS, Opponent
+from opponents import Opponent, opponent_of
 from pace import Clock, Tell
 
 from cellseg.budget import STEPS, Pace, paced
-from cellseg.checkpoint import load, load_model
+from cellseg.checkpoint import Checkpoint, load, load_model
 from cellseg.config import RunConfig
 from cellseg.config_fields import flat, replaced
 from cellseg.device import device_of
@@ -61,8 +61,8 @@ class Contestant(Protocol):
 
 def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Contestant:
     """The row of a name, on the data set in root. Raises ValueError for a name that is not known."""
-    if name in OPPONENTS:
-        return Theirs(ours("demo", root, device, split_seed).prepared, OPPONENTS[name])
+    if opponent := opponent_of(name):
+        return Theirs(ours("demo", root, device, split_seed).prepared, opponent)
     recipe, at, processes = name.partition("@")
     entry = ours(recipe, root, device, split_seed)
     if not at:
@@ -77,13 +77,31 @@ def contestant(name: str, root: Path, device: str, split_seed: int = 0) -> Conte
 def ours(name: str, root: Path, device: str, split_seed: int = 0) -> "Ours":
     """A recipe of ours as one process trains it, with more or less, or begun from a checkpoint: `best-cpu:start.pt`.
 
-    Raises ValueError for another name.
+    A checkpoint's network is taken over but for what the name changes: `best-cpu+cascade:start.pt` has a cascade.
+    Raises ValueError for another name, and for a checkpoint that was trained on images that are held out here.
     """
     recipe, begun, checkpoint = name.partition(":")
-    config = config_of(recipe)
-    if begun:
-        config = begun_from(Path(checkpoint), load(Path(checkpoint)), config, ())
-    return Ours(prepare(replaced(config, {"device": device, "dataset.split_seed": split_seed}), root))
+    config = replaced(config_of(recipe), {"device": device, "dataset.split_seed": split_seed})
+    if not begun:
+        return Ours(prepare(config, root))
+    changes = changes_of(recipe)
+    if "model.weights" in changes:
+        raise ValueError(f"recipe {name}: expected a start from scratch or from a checkpoint, got both; leave one out")
+    source = load(Path(checkpoint))
+    prepared = prepare(begun_from(Path(checkpoint), source, config, changes), root)
+    _refuse_peeking(name, source, prepared)
+    return Ours(prepared)
+
+
+def _refuse_peeking(name: str, source: Checkpoint, prepared: Prepared) -> None:
+    """Raise ValueError where the checkpoint's network was trained on images that are held out."""
+    held_out = {prepared.data.records[index].name for index in prepared.validation}
+    seen = held_out & set(source.plan.images)
+    if seen and source.plan.digest == prepared.data.digest:
+        raise ValueError(
+            f"recipe {name}: the checkpoint was trained on {len(seen)} of the {len(held_out)} images held out here; "
+            "begin from one that was trained on other data, or on the same split"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ differences are of the same network. Call it again after a stop: what is on reco
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
@@ -61,6 +61,8 @@ class Answer:
     network: str
     """digest of its checkpoint, and of the setting's fields"""
     metrics: Mapping[str, float]
+    checkpoints: tuple[str, ...] = ()
+    """digest of each network's checkpoint; empty in records that do not tell"""
 
 
 @user_errors_in_one_line
@@ -140,11 +142,13 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
     for setting in options.settings:
         seeds = [-1] if setting == TOGETHER else list(paths)
         for seed in seeds:
-            network = digest(list(paths.values()) if seed < 0 else [paths[seed]], SETTINGS[setting])
+            asked_of = list(paths.values()) if seed < 0 else [paths[seed]]
+            network = digest(asked_of, SETTINGS[setting])
             if (setting, seed, network) not in known:
                 pq_threshold = point(setting, max(seed, min(paths))).pq_threshold
                 scores = score(truth, asked(setting, seed), pq_threshold)
-                add(Answer(setting, seed, network, scores.metrics), file)
+                checkpoints = tuple(digest([path], SETTINGS[BASE]) for path in asked_of)
+                add(Answer(setting, seed, network, scores.metrics, checkpoints), file)
                 print(f"{setting}, seed {seed}: AP50 {scores.metrics['AP50']:.3f}", flush=True)
 
 
@@ -161,7 +165,8 @@ def read(file: Path) -> list[Answer]:
     if not file.exists():
         return []
     try:
-        return [Answer(**each) for each in json.loads(file.read_text())]
+        answers = [Answer(**each) for each in json.loads(file.read_text())]
+        return [replace(each, checkpoints=tuple(each.checkpoints)) for each in answers]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: expected answers of this version, got {error}; move the file away") from error
 
@@ -174,24 +179,38 @@ def add(answer: Answer, file: Path) -> None:
 
 
 def report(answers: Sequence[Answer], settings: Sequence[str]) -> str:
-    """A row a setting: the means over the seeds, and how far AP50 is above the recipe's own, with its range."""
-    found = {name: [each for each in answers if each.setting == name] for name in settings}
-    base = {each.seed: each.metrics for each in answers if each.setting == BASE}
-    if not base:
-        return "no answer on record"
+    """A row a setting: the means over the seeds, and how far AP50 is above the recipe's own, with its range.
 
-    def gain(metric: str) -> Callable[[Answer], float]:
-        average = mean(each[metric] for each in base.values())
-        return lambda each: each.metrics[metric] - base.get(each.seed, {metric: average})[metric]
-
-    lines = []
-    for name, own in found.items():
-        if own:
-            gains = [[gain(metric)(each) for each in own] for metric in ("AP50", "AP50_uncapped")]
-            means = [short(mean(each.metrics[metric] for each in own)) for metric in METRICS]
+    Answers of networks that were not asked as the recipe has it are left out, and named.
+    """
+    bases = [each for each in answers if each.setting == BASE]
+    lines, left_out = [], []
+    for name in settings:
+        found = [(each, own_of(each, bases)) for each in answers if each.setting == name]
+        if compared := [(each, own) for each, own in found if own]:
+            means = [short(mean(each.metrics[metric] for each, _ in compared)) for metric in METRICS]
+            gains = [[gain(each, own, metric) for each, own in compared] for metric in ("AP50", "AP50_uncapped")]
             lines.append([name, *means, *([""] * 2 if name == BASE else map(signed, gains))])
+        left_out += [f"{name} (seed {each.seed})" for each, own in found if not own]
     head = ["setting", *(each.replace("_", " ") for each in METRICS), "AP50 more", "AP50 uncapped more"]
-    return markdown(head, lines)
+    parts = [markdown(head, lines)] if lines else []
+    if left_out:
+        parts.append(f'left out, as the same networks were not asked "{BASE}": {", ".join(left_out)}')
+    return "\n\n".join(parts) or "no answer on record"
+
+
+def own_of(answer: Answer, bases: Sequence[Answer]) -> list[Answer]:
+    """The answers, among those as the recipe has it, of the networks of an answer; none unless of each of them."""
+    of_seeds = [base for base in bases if answer.seed in (base.seed, -1)]
+    if not answer.checkpoints:
+        return [] if any(base.checkpoints for base in of_seeds) else of_seeds
+    own = [base for base in of_seeds if base.network in answer.checkpoints]  # without fields it is the checkpoint's
+    return own if len(own) == len(answer.checkpoints) else []
+
+
+def gain(answer: Answer, own: Sequence[Answer], metric: str) -> float:
+    """How far an answer is above the mean of the recipe's own."""
+    return answer.metrics[metric] - mean(each.metrics[metric] for each in own)
 
 
 def signed(gains: Sequence[float]) -> str:

@@ -53,6 +53,17 @@ SHARED: Fields = {
 
 def config_of(name: str) -> RunConfig:
     """The config that a name such as `demo+mask56-ema` stands for. Raises ValueError for one that is not known."""
+    recipe, changes = _parts(name)
+    return replaced(RECIPES[recipe](), {**changes, **SHARED})
+
+
+def changes_of(name: str) -> Fields:
+    """What the `+` and `-` of such a name set. Raises ValueError for one that is not known."""
+    return _parts(name)[1]
+
+
+def _parts(name: str) -> tuple[str, Fields]:
+    """The recipe of a name, and the fields that its changes set; of two that set the same, the later one has it."""
     changes = rf"(?:\+(?:{_any_of(INGREDIENTS)})|-(?:{_any_of(OFF)}))"
     found = re.fullmatch(rf"({_any_of(RECIPES)})({changes}*)", name)
     if not found:
@@ -60,10 +71,10 @@ def config_of(name: str) -> RunConfig:
             f"recipe {name}: expected one of {', '.join(RECIPES)}, then +{', +'.join(INGREDIENTS)} or "
             f"-{', -'.join(OFF)}, in any number"
         )
-    config = RECIPES[found[1]]()
+    fields: dict[str, Any] = {}
     for change in re.findall(changes, found[2]):
-        config = replaced(config, (INGREDIENTS if change[0] == "+" else OFF)[change[1:]])
-    return replaced(config, SHARED)
+        fields |= (INGREDIENTS if change[0] == "+" else OFF)[change[1:]]
+    return found[1], fields
 
 
 def _any_of(names: Iterable[str]) -> str:

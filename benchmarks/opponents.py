@@ -1,7 +1,7 @@
 """The networks of the accuracy benchmark's opponents, in plain torchvision."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Literal
 
@@ -86,6 +86,25 @@ OPPONENTS = {
     "torchvision": Opponent(network="plain"),
     "torchvision-slim": Opponent(network="slim", learning_rate=1e-3),
 }
+
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+def opponent_of(name: str) -> Opponent | None:
+    """The opponent of a name, or with another backbone that the name ends in: `torchvision-resnet101`.
+
+    None for the names of others. Raises ValueError for a backbone that is not known.
+    """
+    script, with_backbone, depth = name.partition("-resnet")
+    opponent, backbone = OPPONENTS.get(script), f"resnet{depth}"
+    if opponent is None or not with_backbone:
+        return opponent
+    if opponent.network == "slim":
+        raise ValueError(f"recipe {name}: {script} has the backbone of the recipe demo; leave -{backbone} out")
+    if backbone not in RESNETS:
+        raise ValueError(f"recipe {name}: expected a backbone of {', '.join(RESNETS)}, got {backbone}")
+    return replace(opponent, backbone=backbone)
 
 
 def build(opponent: Opponent, num_cell_classes: int, device: torch.device) -> MaskRCNN:

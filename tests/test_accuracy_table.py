@@ -53,6 +53,34 @@ def test_budgets_and_devices_have_tables_of_their_own():
     assert rows_of(text, "demo")[-2][5] == ".600 (.600 to .600)"
 
 
+def test_configs_of_a_recipe_have_rows_of_their_own_and_the_last_one_has_the_plain_name():
+    newer = record("demo", 2, 0.5, config="c2")
+    text = report([*RECORDS, newer])
+    figures, _, compared = rows_of(text, "demo")
+    assert (figures[1], figures[4]) == ("2", ".500 (.500 to .500)")
+    assert compared[1] == "+.350"  # against torchvision's .15
+    older, _, compared = rows_of(text, "demo (config c1)")
+    assert (older[1], older[4]) == ("0, 1", ".240 (.180 to .300)")
+    assert compared[1].startswith("+.090")
+
+
+def test_rows_are_compared_with_the_last_config_of_an_opponent():
+    text = report([*RECORDS, record("torchvision", 2, 0.24, config="c2")], ["torchvision", "demo"])
+    *_, compared = rows_of(text, "demo")
+    assert compared[1] == "+.000, within the seeds' range"
+    assert len(rows_of(text, "torchvision (config c1)")) == 2  # its figures and classes alone
+
+
+def test_opponents_with_a_backbone_of_their_name_are_opponents():
+    named = [record("torchvision-resnet101", 0, 0.1), record("reference-resnet101", 0, 0.05)]
+    text = report([*named, record("best+scratch", 0, 0.3), record("torchvision-slim", 0, 0.2)])
+    *_, compared = rows_of(text, "best+scratch")
+    assert compared[1:] == ["+.200"] * 3 + ["6.00 x"] * 3
+    assert "AP50 against torchvision-resnet101 | " in text
+    assert [len(rows_of(text, each.recipe)) for each in named] == [2, 2]  # figures and classes alone
+    assert len(rows_of(text, "torchvision-slim")) == 3
+
+
 def test_named_recipes_alone_are_shown_in_their_order():
     text = report(RECORDS, ["torchvision", "reference", "missing"])
     assert not rows_of(text, "demo")

@@ -1,6 +1,6 @@
 """What is run, and what is not run again; test_accuracy.py runs it as a user does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import contest
@@ -9,16 +9,18 @@ import records
 from contest import Terms, begin_anew_unless, hold
 from contestants import Trained
 
+from cellseg.config_fields import replaced
 from cellseg.experiment import Prepared
 
 
 @dataclass
 class Fake:
-    """A contestant that finds nothing, and says what it was asked for."""
+    """A contestant that finds nothing, or what it is given, and says what it was asked for."""
 
     prepared: Prepared
     rate: float = 2.0
     asked: list = field(default_factory=list)
+    results: list = field(default_factory=list)
 
     def settings(self):
         return {"rate": self.rate}
@@ -29,7 +31,7 @@ class Fake:
 
     def train(self, steps, seed, folder, tell):
         self.asked.append((steps, seed))
-        return Trained(steps, 1.0, 5, [])
+        return Trained(steps, 1.0, 5, self.results)
 
 
 @pytest.fixture
@@ -87,6 +89,20 @@ def test_a_record_says_on_what_it_was_scored(held, prepared, tmp_path):
     assert record.data == prepared.data.digest
     assert record.metrics["AP50"] == 0.0
     assert set(record.per_class) == {"class1", "class2"}
+
+
+def test_pq_is_that_of_one_threshold_whatever_the_recipe_s_is(prepared, tmp_path, monkeypatch):
+    cells = prepared.data.truth(prepared.validation)["annotations"]
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    for threshold in (0.3, 0.7):
+        own = replace(prepared, config=replaced(prepared.config, {"predict.pq_threshold": threshold}))
+        for score, found in ((0.45, 0.0), (0.55, 1.0)):
+            fake = Fake(own, results=[{key: each[key] for key in keys} | {"score": score} for each in cells])
+            monkeypatch.setattr(contest, "contestant", lambda *_, fake=fake: fake)
+            file = tmp_path / f"{threshold} {score}.json"
+            hold(Terms(Path("data"), file, "1 steps", 1.0, 1, "cpu"), ["a"], [0])
+            (record,) = records.read(file).records
+            assert (record.metrics["AP50"], record.metrics["PQ"]) == (1.0, found)
 
 
 def test_a_folder_is_emptied_where_another_training_was_begun_in_it(tmp_path):

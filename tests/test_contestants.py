@@ -8,7 +8,7 @@ from contestants import EPOCH, Ours, Theirs, contestant, scheduled
 from opponents import OPPONENTS
 from untrained import save_untrained
 
-from cellseg.checkpoint import load
+from cellseg.checkpoint import load, save
 from cellseg.config_fields import replaced
 
 
@@ -71,6 +71,35 @@ def test_a_recipe_begins_from_a_checkpoint_and_is_told_by_what_that_holds(folder
         contestant("demo:none.pt", folder, "cpu")
 
 
+def test_what_a_name_changes_is_not_the_checkpoint_s(folder, run_config, tmp_path):
+    begun = tmp_path / "start.pt"
+    save_untrained(begun, run_config)
+    model = contestant(f"demo+cascade+roi128:{begun}", folder, "cpu").prepared.config.model
+    assert (model.box_stages, model.roi_batch) == (3, 128)
+    assert (model.box_head, model.weights) == (run_config.model.box_head, str(begun))
+    with pytest.raises(
+        ValueError, match=r"recipe demo\+scratch:.*: expected a start from scratch or from a checkpoint"
+    ):
+        contestant(f"demo+scratch:{begun}", folder, "cpu")
+
+
+def test_a_checkpoint_that_knows_held_out_images_is_refused(folder, run_config, prepared, tmp_path):
+    begun, names = tmp_path / "start.pt", [each.name for each in prepared.data.records]
+    save_untrained(begun, run_config)
+    source = load(begun)
+
+    def begin(digest, images):
+        save(replace(source, plan=replace(source.plan, digest=digest, images=tuple(images))), begun)
+        return contestant(f"demo:{begun}", folder, "cpu").prepared
+
+    held_out = [names[index] for index in begin("other data", names).validation]
+    begin(prepared.data.digest, [name for name in names if name not in held_out])
+    said = rf"recipe demo:{begun}: the checkpoint was trained on 1 of the {len(held_out)} images held out here"
+    with pytest.raises(ValueError, match=said):
+        begin(prepared.data.digest, held_out[:1])
+
+
 def test_a_name_of_an_opponent_is_the_opponent(folder):
     assert isinstance(contestant("reference", folder, "cpu"), Theirs)
+    assert contestant("torchvision-resnet34", folder, "cpu").opponent.backbone == "resnet34"
     assert isinstance(contestant("demo-ema", folder, "cpu"), Ours)

@@ -1,5 +1,5 @@
 import pytest
-from ingredients import INGREDIENTS, OFF, SHARED, config_of
+from ingredients import INGREDIENTS, OFF, SHARED, changes_of, config_of
 
 from cellseg.config_fields import flat, replaced
 from cellseg.recipes import RECIPES
@@ -16,6 +16,11 @@ def test_a_plus_adds_and_a_minus_takes_away_in_any_number():
     assert (config.model.mask_size, config.model.roi_batch) == (56, 128)
     assert (config.train.ema_decay, config.train.oversample) == (0.0, False)
     assert config.train.learning_rate == config_of("demo").train.learning_rate
+
+
+def test_the_changes_of_a_name_are_told_by_their_fields():
+    assert changes_of("demo") == {}
+    assert changes_of("demo+mask56-ema+mask56") == {"model.mask_size": 56, "train.ema_decay": 0.0}
 
 
 @pytest.mark.parametrize("change", [*(f"+{name}" for name in INGREDIENTS), *(f"-{name}" for name in OFF)])

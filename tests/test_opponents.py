@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from opponents import OPPONENTS, build
+from ingredients import config_of
+from opponents import OPPONENTS, build, opponent_of
+
+from cellseg.backbones import build_backbone
 
 CPU = torch.device("cpu")
 
@@ -62,6 +65,26 @@ def test_norms_are_trained_as_there_are_no_weights(networks):
         body = networks[name].backbone.body
         assert isinstance(body.bn1, torch.nn.BatchNorm2d)
         assert all(each.requires_grad for each in networks[name].parameters())
+
+
+@pytest.mark.parametrize("name", ["torchvision", "reference"])
+def test_an_opponent_has_the_backbone_of_the_best_recipe_where_its_name_says_so(name):
+    opponent = opponent_of(f"{name}-resnet101")
+    theirs, ours = build(opponent, 4, CPU).backbone.body, build_backbone(config_of("best+scratch").model).body
+    assert {key: each.shape for key, each in theirs.state_dict().items()} == {
+        key: each.shape for key, each in ours.state_dict().items()
+    }
+    assert all(each.requires_grad for body in (theirs, ours) for each in body.parameters())
+    assert replace(opponent, backbone="resnet18") == OPPONENTS[name] == opponent_of(name)
+
+
+def test_a_name_is_an_opponent_s_or_refused_with_the_backbones_that_there_are():
+    assert opponent_of("torchvision-slim") == OPPONENTS["torchvision-slim"]
+    assert opponent_of("best+scratch") is opponent_of("best-resnet18") is None
+    with pytest.raises(ValueError, match=r"expected a backbone of resnet18, .*resnet152, got resnet7$"):
+        opponent_of("torchvision-resnet7")
+    with pytest.raises(ValueError, match="torchvision-slim has the backbone of the recipe demo; leave -resnet50 out"):
+        opponent_of("torchvision-slim-resnet50")
 
 
 def test_boxes_are_decoded_in_float32_where_the_rest_is_in_bfloat16(monkeypatch):
