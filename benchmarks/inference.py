@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,7 +47,11 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     CALIBRATED: {},
     TOGETHER: {},
 }
-"""fields of PredictConfig that each setting changes"""
+"""fields of PredictConfig that each setting changes
+
+Scores of images that were calibrated apart are in no order: the gain of `calibrated`, each image by what was fitted to
+the others, is the mean of the gains in the figures of single images.
+"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
     from cellseg.device import device_of
     from cellseg.ensemble import Ensemble
     from cellseg.evaluate import score
-    from cellseg.out_of_fold import cross_fitted
+    from cellseg.out_of_fold import judge
     from cellseg.predict import predict
 
     prepared = contestant(options.recipe, options.data, options.device, options.split_seed).prepared
@@ -134,10 +137,17 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
             points = tuple(config.predict for config in configs.values())
             model: Any = Ensemble(tuple(network for network, _ in loaded.values()), points)
             return predict(model, prepared.data.identified(prepared.validation), points[0])
-        results = predict(loaded[seed][0], prepared.data.identified(prepared.validation), point(setting, seed))
-        if setting == CALIBRATED:  # each image by what was fitted to the others
-            return cross_fitted(truth, [list(own) for _, own in groupby(results, key=lambda each: each["image_id"])])
-        return results
+        return predict(loaded[seed][0], prepared.data.identified(prepared.validation), point(setting, seed))
+
+    def figures(setting: str, seed: int) -> Mapping[str, float]:
+        results, pq_threshold = asked(setting, seed), point(setting, max(seed, min(paths))).pq_threshold
+        if setting != CALIBRATED:
+            return score(truth, results, pq_threshold).metrics
+        images = [image["id"] for image in truth["images"]]
+        folds = [[each for each in results if each["image_id"] == image] for image in images]
+        learnt = judge(truth, folds, [{image} for image in images], pq_threshold)
+        more = {name: learnt.calibrated_mean[name] - plain for name, plain in learnt.plain_mean.items()}
+        return {name: plain + more[name] for name, plain in learnt.plain.metrics.items()}
 
     for setting in options.settings:
         seeds = [-1] if setting == TOGETHER else list(paths)
@@ -145,11 +155,10 @@ def answer_all(options: argparse.Namespace, paths: Mapping[int, Path], file: Pat
             asked_of = list(paths.values()) if seed < 0 else [paths[seed]]
             network = digest(asked_of, SETTINGS[setting])
             if (setting, seed, network) not in known:
-                pq_threshold = point(setting, max(seed, min(paths))).pq_threshold
-                scores = score(truth, asked(setting, seed), pq_threshold)
+                metrics = figures(setting, seed)
                 checkpoints = tuple(digest([path], SETTINGS[BASE]) for path in asked_of)
-                add(Answer(setting, seed, network, scores.metrics, checkpoints), file)
-                print(f"{setting}, seed {seed}: AP50 {scores.metrics['AP50']:.3f}", flush=True)
+                add(Answer(setting, seed, network, metrics, checkpoints), file)
+                print(f"{setting}, seed {seed}: AP50 {metrics['AP50']:.3f}", flush=True)
 
 
 def digest(paths: Sequence[Path], fields: Mapping[str, Any]) -> str:

@@ -67,15 +67,6 @@ def pooled(folds: Sequence[Sequence[Result]]) -> list[Result]:
     return sorted((each for fold in folds for each in fold), key=lambda each: (each["image_id"], -each["score"]))
 
 
-def cross_fitted(truth: Mapping[str, Any], folds: Sequence[Sequence[Result]]) -> list[Result]:
-    """The results of all folds, the scores of each calibrated by what was fitted to the others; for figures of a fold.
-
-    Scores of two folds are not to be compared: what others teach is the lower, the more of the hits are in the fold.
-    """
-    rows = (fit_calibration(truth, others) for others in _others(folds))
-    return pooled([recalibrated(held, each) for held, each in zip(folds, rows, strict=True)])
-
-
 def truth_of(truth: Mapping[str, Any], image_ids: Collection[int]) -> dict[str, Any]:
     """The part of a COCO truth that tells of these images."""
     images = [image for image in truth["images"] if image["id"] in image_ids]
