@@ -21,6 +21,7 @@ from cellseg.data_folder import require_data
 from cellseg.whole_files import write_whole
 
 HERE = Path(__file__).parent / "accuracy"
+BUDGET = "15 min"
 BASE, CALIBRATED, TOGETHER = "as the recipe has it", "calibrated", "the networks of all seeds together"
 SETTINGS: dict[str, Mapping[str, Any]] = {
     BASE: {},
@@ -73,8 +74,9 @@ def main() -> int:
     """Predict what is not on record, print."""
     options = parsed()
     trained = options.out / f"{options.data.resolve().stem}.json"
+    budget = "" if options.budget == BUDGET else f"-{options.budget.replace(' ', '-')}"
     split = f"-split{options.split_seed}" if options.split_seed else ""
-    file = trained.with_name(f"{trained.stem}-{options.recipe.replace('/', '-')}{split}-inference.json")
+    file = trained.with_name(f"{trained.stem}-{options.recipe.replace('/', '-')}{budget}{split}-inference.json")
     if not options.only_report:
         require_data(options.data)
         paths = {
@@ -92,7 +94,7 @@ def parsed() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="best-cpu", help="one of ours that benchmarks/accuracy.py has trained")
-    parser.add_argument("--budget", default="15 min", help="that it was trained for, as its folder is named")
+    parser.add_argument("--budget", default=BUDGET, help="that it was trained for, as its folder is named")
     parser.add_argument("--data", type=Path, default=Path("data"), help="a folder with train/, or a COCO json file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
     parser.add_argument("--split-seed", type=int, default=0, help="which images were held out")

@@ -29,7 +29,7 @@ def test_networks_are_asked_once_in_every_way(folder, tmp_path, monkeypatch):
     arguments = ["--recipe", "demo+micro", "--budget", "1 steps", "--data", folder, "--out", tmp_path]
     arguments += ["--device", "cpu", "--settings", *ASKED]
     said = run(tmp_path, SCRIPT, *arguments)
-    found = json.loads((tmp_path / f"{folder.name}-demo+micro-inference.json").read_text())
+    found = json.loads((tmp_path / f"{folder.name}-demo+micro-1-steps-inference.json").read_text())
     assert [(each["setting"], each["seed"]) for each in found] == [
         *((name, seed) for name in ASKED[:3] for seed in (0, 1)),
         (TOGETHER, -1),
@@ -50,7 +50,7 @@ def test_networks_of_another_split_are_asked_for_the_images_that_it_held_out(fol
     arguments = ["--recipe", "demo+micro", "--budget", "1 steps", "--data", folder, "--out", tmp_path]
     arguments += ["--device", "cpu", "--split-seed", 3, "--seeds", 0, "--settings", BASE]
     run(tmp_path, SCRIPT, *arguments)
-    (asked,) = json.loads((tmp_path / f"{folder.name}-demo+micro-split3-inference.json").read_text())
+    (asked,) = json.loads((tmp_path / f"{folder.name}-demo+micro-1-steps-split3-inference.json").read_text())
     (record,) = json.loads((tmp_path / f"{folder.name}.json").read_text())["records"]
     assert record["split"] == 3
     assert asked["metrics"] == record["metrics"]
