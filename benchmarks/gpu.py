@@ -45,6 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny network, once: a test, not a figure")
+    parser.add_argument("--recipes", nargs="+", choices=("demo", "best"), default=["demo", "best"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -54,9 +56,9 @@ def main() -> None:
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU")
     steps = 1 if arguments.quick else 20
     rows: list[Row] = []
-    for name in ("demo",) if arguments.quick else ("demo", "best"):
-        for variant, fields in list(VARIANTS.items())[: 1 if arguments.quick else None]:
-            config = config_of(name, fields, arguments.quick)
+    for name in ("demo",) if arguments.quick else arguments.recipes:
+        for variant in arguments.variants[: 1 if arguments.quick else None]:
+            config = config_of(name, VARIANTS[variant], arguments.quick)
             rows += [row_of(kind, config, device, steps, f"{name}, {variant}") for kind in (training, inference)]
         rows.append(waiting(config_of(name, VARIANTS["bf16, channels last"], arguments.quick), device, steps))
     finish(rows, arguments.out)

@@ -14,7 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from cellseg.label_maps import target
-from cellseg.matching import Grid, match
+from cellseg.matching import Grid, laid_out, match
 
 CELLS = (70, 240, 700)
 SIDE = 1024
@@ -40,10 +40,10 @@ def case_of(cells: int, side: int) -> Case:
         Grid(shapes, (side // stride, side // stride), (stride, stride))
         for shapes, stride in zip(generator.cell_anchors, STRIDES, strict=True)
     ]
-    ours, theirs = partial(match, grids, boxes, HIGH, LOW), partial(matched, anchors, boxes)
+    ours, theirs = partial(match, laid_out(grids), [boxes], HIGH, LOW), partial(matched, anchors, boxes)
     needed_mb = 9.2 * boxes.itemsize * len(anchors) * len(boxes) / 1e6  # box_iou holds that many such matrices
     notes = {"anchors": len(anchors)}
-    return Case(cells, ours, theirs, lambda: compared(ours(), theirs()), notes, theirs_needs_mb=needed_mb)
+    return Case(cells, ours, theirs, lambda: compared(ours()[0], theirs()), notes, theirs_needs_mb=needed_mb)
 
 
 def matched(anchors: Tensor, boxes_xyxy: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ GLASS = 255
 MINIMUM_AREA = 4
 """pixels; smaller cells of a view are not trained on, as with ours"""
 WARMUP_FRACTION = 0.05
+WORKERS = 4
+"""processes that load images beside a GPU, as our recipes have there"""
 SAVE_EVERY = 120.0
 """seconds of training between two checkpoints"""
 Example = tuple[Tensor, dict[str, Tensor]]
@@ -95,9 +97,10 @@ def turned(image: Array, label_maps: Array, rng: np.random.Generator) -> tuple[A
 def cells_of(label_maps: Array) -> dict[str, Tensor]:
     """The target of label maps (C, h, w): boxes (N, 4), labels (N,), masks (N, h, w) uint8."""
     cells = target(label_maps, MINIMUM_AREA)
-    masks = torch.empty(len(cells["ids"]), *label_maps.shape[1:], dtype=torch.uint8)
-    for mask, label, number in zip(masks, cells["labels"], cells["ids"], strict=True):
-        mask.copy_(cells["label_maps"][label - 1] == number)
+    masks = torch.zeros(len(cells["ids"]), *label_maps.shape[1:], dtype=torch.uint8)
+    corners = cells["boxes"].int().tolist()
+    for mask, label, number, (x1, y1, x2, y2) in zip(masks, cells["labels"], cells["ids"], corners, strict=True):
+        mask[y1:y2, x1:x2] = cells["label_maps"][label - 1, y1:y2, x1:x2] == number
     return {"boxes": cells["boxes"], "labels": cells["labels"], "masks": masks}
 
 
@@ -105,10 +108,12 @@ def batches(task: Task, opponent: Opponent, seed: int, steps: range) -> DataLoad
     """The batches of these steps; each follows from seed and step."""
     sizes = np.array([np.prod(task.data.records[index].size_hw) for index in task.train], np.float64)
     keys = [_keys(task, opponent, seed, step, sizes / sizes.sum()) for step in steps]
+    on_gpu = device_of(task.device).type != "cpu"
     return DataLoader(
         Views(task, opponent),  # type: ignore[arg-type]
         batch_sampler=keys,
-        num_workers=0 if device_of(task.device).type == "cpu" else 2,
+        num_workers=WORKERS if on_gpu else 0,
+        pin_memory=on_gpu and opponent.crop > 0,  # the masks of whole images are gigabytes
         collate_fn=list,
         generator=torch.Generator(),
     )
@@ -154,8 +159,9 @@ def train_steps(
         torch.manual_seed(int(np.random.SeedSequence([seed, state.step]).generate_state(1)[0]))  # of the samplers
         for group in optimizer.param_groups:
             group["lr"] = opponent.learning_rate * rate_factor(state.step, steps, WARMUP_FRACTION)
-        targets = [{name: each.to(device) for name, each in cells.items()} for _, cells in batch]
-        loss = torch.stack(list(model([image.to(device) for image, _ in batch], targets).values())).sum()
+        images = [image.to(device, non_blocking=True) for image, _ in batch]
+        targets = [{name: each.to(device, non_blocking=True) for name, each in cells.items()} for _, cells in batch]
+        loss = torch.stack(list(model(images, targets).values())).sum()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"opponent: loss {float(loss.detach())} at step {state.step + 1}; lower its learning rate"

@@ -84,6 +84,7 @@ OPPONENTS = {
         channels_last=False,
     ),
     "torchvision": Opponent(network="plain"),
+    "torchvision-large": Opponent(network="plain", crop=512, batch=8, roi_batch=256, learning_rate=1e-3),
     "torchvision-slim": Opponent(network="slim", learning_rate=1e-3),
 }
 

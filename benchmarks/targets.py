@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from cellseg.label_maps import Target, target
-from cellseg.mask_targets import mask_targets
+from cellseg.mask_targets import Masked, mask_targets
 
 CELLS = (70, 240, 700)
 SIZE_HW = (1024, 1024)
@@ -42,7 +42,9 @@ def case_of(cells: int, size_hw: tuple[int, int]) -> Case:
     matched = torch.from_numpy(rng.integers(0, cells, POSITIVES))
     sides = (truth["boxes"][:, 2:] - truth["boxes"][:, :2])[matched].repeat(1, 2)
     boxes = truth["boxes"][matched] + sides * torch.from_numpy(rng.uniform(-0.15, 0.15, (POSITIVES, 4))).float()
-    ours = partial(mask_targets, truth["label_maps"], truth["labels"][matched], truth["ids"][matched], boxes, SIDE)
+    image = torch.zeros_like(matched)
+    masked = Masked([truth["label_maps"]], image, truth["labels"][matched], truth["ids"][matched])
+    ours = partial(mask_targets, masked, boxes, SIDE)
     theirs = partial(resized_and_projected, masks, boxes, matched)
     return Case(cells, ours, theirs, lambda: compared(ours(), theirs(), truth, matched, boxes))
 

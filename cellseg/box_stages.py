@@ -1,6 +1,7 @@
 """Box heads in a cascade: each is trained on the boxes that the one before it made, at a higher IoU.
 
-Cascade R-CNN, arXiv 1712.00726. A single stage is torchvision's box head. Letters: R RoIs, N cells, C classes.
+Cascade R-CNN, arXiv 1712.00726. A single stage is torchvision's box head. Letters: B images, R RoIs of each, N cells,
+C classes.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from cellseg.distributed import mean_count
 from cellseg.label_maps import Target
+from cellseg.matching import iou_of
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,44 @@ class BoxStage(nn.Module):
         return logits, deltas
 
 
+class Truth(NamedTuple):
+    """The cells of B images, filled up to as many for each image; at least the last of each is none."""
+
+    boxes: Tensor  # (B, N, 4) network pixels
+    labels: Tensor  # (B, N) class 1..C, -1 ignored, 0 no cell
+    ids: Tensor  # (B, N)
+
+
 class Matched(NamedTuple):
-    """The cell that each RoI of an image finds."""
+    """The cell that each RoI of B images finds."""
 
-    cells: Tensor  # (R,) index of it, or one beyond them where no cell meets the RoI
-    labels: Tensor  # (R,) class 1..C, 0 background, or -1: it finds an ignored cell
-    aims_at: Tensor  # (R, 4) its box
+    labels: Tensor  # (B, R) class 1..C, 0 background, or -1: it finds an ignored cell, or is none itself
+    ids: Tensor  # (B, R) of the cell
+    aims_at: Tensor  # (B, R, 4) its box
 
 
-def matched(boxes_xyxy: Tensor, target: Target, positive_iou: float) -> Matched:
-    """For each box (R, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou."""
-    nothing = target["boxes"].new_tensor([[0.0, 0.0, 1.0, 1.0]])
-    cells = torch.cat([target["boxes"], target["ignored"], nothing])
-    ious = torch.cat([box_iou(cells[:-1], boxes_xyxy), boxes_xyxy.new_zeros(1, len(boxes_xyxy))])
-    overlaps, found = ious.max(dim=0)
-    left_out, background = target["labels"].new_full((len(target["ignored"]),), -1), target["labels"].new_zeros(1)
-    labels = torch.cat([target["labels"], left_out, background])[found]
-    return Matched(found, labels * (overlaps >= positive_iou), cells[found])
+def truth_of(targets: Sequence[Target]) -> Truth:
+    """The cells of these images, then their ignored ones."""
+    boxes = [torch.cat([each["boxes"], each["ignored"]]) for each in targets]
+    labels = [F.pad(each["labels"], (0, len(each["ignored"])), value=-1) for each in targets]
+    ids = [F.pad(each["ids"], (0, len(each["ignored"]))) for each in targets]
+    of_all = [F.pad(pad_sequence(each, batch_first=True), (0, 1)) for each in (labels, ids)]
+    return Truth(F.pad(pad_sequence(boxes, batch_first=True), (0, 0, 0, 1)), *of_all)
+
+
+def matched(boxes_xyxy: Tensor, truth: Truth, positive_iou: float) -> Matched:
+    """For each box (B, R, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou.
+
+    Boxes without an area, with which an image of fewer is filled up, have label -1.
+    """
+    none = truth.labels == 0
+    cells = truth.boxes + none[..., None] * truth.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # of an area, for the deltas
+    ious = iou_of(cells[:, :, None], boxes_xyxy[:, None]).masked_fill(none[:, :, None], 0)
+    overlaps, found = ious.max(dim=1)  # (B, R)
+    images = torch.arange(len(found), device=found.device)[:, None]
+    labels = truth.labels[images, found] * (overlaps >= positive_iou)
+    labels = labels.masked_fill(boxes_xyxy[..., 2] <= boxes_xyxy[..., 0], -1)
+    return Matched(labels, truth.ids[images, found], cells[images, found])
 
 
 def refined(boxes_xyxy: Sequence[Tensor], decoded: Tensor, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:

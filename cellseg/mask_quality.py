@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellseg.distributed import mean_count
-from cellseg.label_maps import Target
-from cellseg.mask_targets import mask_targets
+from cellseg.mask_targets import Masked, mask_targets
 
 
 class MaskQuality(nn.Module):
@@ -39,18 +38,16 @@ class MaskQuality(nn.Module):
 
 
 def mask_ious(
-    probabilities: Tensor, shares: Tensor, boxes_xyxy: Tensor, target: Target, cells: Tensor, boxes_of_cells: Tensor
+    probabilities: Tensor, shares: Tensor, boxes_xyxy: Tensor, cells: Masked, boxes_of_cells: Tensor
 ) -> Tensor:
     """IoU (P,) of mask probabilities (P, M, M) over 1/2 with the whole cell, also with what lies outside its RoI.
 
-    The boxes (P, 4) of RoIs and of their cells are in pixels of the target's label maps; shares (P, M, M) are the mask
-    targets.
+    The boxes (P, 4) of RoIs and of their cells are in pixels of the label maps; shares (P, M, M) are the mask targets.
     """
     side = shares.shape[-1]
-    labels, ids = target["labels"][cells], target["ids"][cells]
     drawn, inside = probabilities > 0.5, shares > 0.5
     bin_areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clamp(min=1e-3).prod(dim=1) / side**2
-    whole = mask_targets(target["label_maps"], labels, ids, boxes_of_cells, side).mean(dim=(1, 2))
+    whole = mask_targets(cells, boxes_of_cells, side).mean(dim=(1, 2))
     whole = whole * (boxes_of_cells[:, 2:] - boxes_of_cells[:, :2]).prod(dim=1) / bin_areas  # in bins of the RoI
     shared = (drawn & inside).sum(dim=(1, 2)).float()
     return (shared / (drawn.sum(dim=(1, 2)) + whole - shared).clamp(min=1)).clamp(0, 1)

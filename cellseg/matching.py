@@ -1,10 +1,13 @@
 """Anchors and cells: which anchors find which cell, and which of them a training step looks at.
 
-Letters: A anchors of all levels, S shapes of anchors at one place, N cells, P pairs of an anchor and a cell.
+All images of a batch and all levels at once: on a GPU an operation takes as long to start as for how much it is done.
+Letters: B images, A anchors of an image, S shapes of anchors of all levels, N cells of all images, P pairs of an anchor
+and a cell.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +21,9 @@ SLACK = 1e-3
 
 @dataclass(frozen=True)
 class Grid:
-    """The anchors of one level: S shapes at each place of a grid, row by row, from the origin on."""
+    """The anchors of one level: its shapes at each place of a grid, row by row, from the origin on."""
 
-    shapes: Tensor  # (S, 4) float32 xyxy around their place
+    shapes: Tensor  # (…, 4) float32 xyxy around their place
     size_hw: tuple[int, int]
     stride_hw: tuple[int, int]
 
@@ -28,123 +31,150 @@ class Grid:
         return len(self.shapes) * self.size_hw[0] * self.size_hw[1]
 
 
-def match(grids: Sequence[Grid], boxes_xyxy: Tensor, high: float = 0.7, low: float = 0.3) -> Tensor:
-    """The cell (A,) int64 that each anchor is to find: an index of boxes (N, 4) float32, BACKGROUND or IGNORED.
+class Grids(NamedTuple):
+    """The shapes of all levels, those of the first one first."""
 
-    As torchvision's Matcher with low-quality matches has it: the cell of the highest IoU from `high` on, ignored from
-    `low` on; and the anchors that fit a cell best take the cell that fits them best, whatever the IoU. Only pairs that
-    can reach `low`, or be a cell's best, are looked at, so that cost grows with A + N and not with A x N; only anchors
-    that are a cell's best below `low` are compared with all cells. Boxes without an area get no anchor.
+    shapes: Tensor  # (S, 4) float32 xyxy around their place
+    sizes_xy: Tensor  # (S, 2) int64 places of each shape's level
+    strides_xy: Tensor  # (S, 2) float32
+    first: Tensor  # (S,) int64 the anchor of each shape at its level's origin
+    steps: Tensor  # (S,) int64 anchors from one place to the next, as many as the level has shapes
+    anchors: int  # A
+
+
+def laid_out(grids: Sequence[Grid]) -> Grids:
+    """The grids of all levels as one."""
+    device = grids[0].shapes.device
+    counts = torch.tensor([len(grid.shapes) for grid in grids])
+    starts = torch.tensor([0, *map(len, grids)]).cumsum(0)
+
+    def of_each(values: Sequence[Sequence[int]] | Tensor) -> Tensor:
+        return torch.as_tensor(values).repeat_interleave(counts, dim=0).to(device)
+
+    return Grids(
+        shapes=torch.cat([grid.shapes for grid in grids]),
+        sizes_xy=of_each([grid.size_hw[::-1] for grid in grids]),
+        strides_xy=of_each([grid.stride_hw[::-1] for grid in grids]).float(),
+        first=of_each(starts[:-1]) + torch.cat([torch.arange(len(grid.shapes), device=device) for grid in grids]),
+        steps=of_each(counts),
+        anchors=int(starts[-1]),
+    )
+
+
+def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = 0.7, low: float = 0.3) -> Tensor:
+    """The cell (B, A) int64 that each anchor is to find, BACKGROUND or IGNORED.
+
+    A cell is an index of the boxes (…, 4) float32 of all images, one image after the other. As torchvision's Matcher
+    with low-quality matches has it: the cell of the highest IoU from `high` on, ignored from `low` on; and the anchors
+    that fit a cell best take the cell that fits them best, whatever the IoU. Only pairs that can reach `low`, or be a
+    cell's best, are looked at, so that cost grows with A + N and not with A x N; only anchors that are a cell's best
+    below `low` are compared with all cells. Boxes without an area get no anchor.
     """
-    anchors, cells, ious, anchor_boxes = _pairs(grids, boxes_xyxy, low)
-    count = sum(map(len, grids))
-    best = ious.new_zeros(count).scatter_reduce(0, anchors, ious, "amax")
-    first = ious == best[anchors]  # of equal cells the first, as torch.max has it
-    matches = torch.full((count,), len(boxes_xyxy), device=ious.device)
-    matches.scatter_reduce_(0, anchors[first], cells[first], "amin")
-    most = ious.new_zeros(len(boxes_xyxy)).scatter_reduce(0, cells, ious, "amax")
+    cells_xyxy, images = torch.cat(list(boxes_xyxy)), image_of(boxes_xyxy)
+    anchors, cells, ious, anchor_boxes = _pairs(grids, cells_xyxy, low)
+    anchors = anchors + images[cells] * grids.anchors
+    nothing = ious.new_zeros(len(boxes_xyxy) * grids.anchors)
+    best = nothing.scatter_reduce(0, anchors, ious, "amax")
+    best_here = best[anchors]
+    first = torch.where(ious == best_here, cells, len(cells_xyxy))  # of equal cells the first, as torch.max has it
+    matches = torch.full_like(nothing, len(cells_xyxy), dtype=torch.int64).scatter_reduce(0, anchors, first, "amin")
+    most = ious.new_zeros(len(cells_xyxy)).scatter_reduce(0, cells, ious, "amax")
     fittest = (ious == most[cells]) & (ious > 0)
-    sure = best[anchors] >= low  # of these all pairs that count are here, of the others there may be better ones
-    kept, weak = anchors[fittest & sure], fittest & ~sure
-    found = matches[kept]
-    matches[best < high] = IGNORED
-    matches[best < low] = BACKGROUND
-    matches[kept] = found
-    if len(boxes_xyxy):
-        matches[anchors[weak]] = box_iou(boxes_xyxy, anchor_boxes[weak]).argmax(dim=0)
-    return matches
+    sure = best_here >= low  # of these all pairs that count are here, of the others there may be better ones
+    kept = nothing.scatter_reduce(0, anchors, (fittest & sure).float(), "amax") > 0
+    others = torch.where(best >= low, IGNORED, BACKGROUND)
+    matches = torch.where(kept | (best >= high), matches, others)
+    if len(cells_xyxy):
+        (weak,) = (fittest & ~sure).nonzero(as_tuple=True)
+        elsewhere = images[:, None] != images[cells[weak]]
+        matches[anchors[weak]] = box_iou(cells_xyxy, anchor_boxes[weak]).masked_fill(elsewhere, -1).argmax(dim=0)
+    return matches.view(len(boxes_xyxy), grids.anchors)
 
 
-def balanced(
-    labels: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """A random choice of at most `count` of A candidates: indices (K,), and which of these are chosen (K,) bool.
+def image_of(values: Sequence[Tensor]) -> Tensor:
+    """The image (…,) int64 that each row of the values of all images belongs to."""
+    counts = torch.tensor([len(each) for each in values])
+    return torch.arange(len(values)).repeat_interleave(counts).to(values[0].device, non_blocking=True)
 
-    Labels (A,) above 0 are positive, 0 negative, others are never chosen. At most count x positive_fraction are
-    positive; negatives fill up. Its shapes do not depend on the labels, so that a GPU need not wait for them.
+
+def balanced(labels: Tensor, keys: Tensor, count: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+    """A choice of at most `count` of the candidates (B, A) of each image: indices (B, K), and which are chosen, bool.
+
+    Those of the highest keys (B, A), 0..1, are chosen. Labels (B, A) above 0 are positive, 0 negative, others are never
+    chosen. At most count x positive_fraction are positive; negatives fill up. Its shapes do not depend on the labels,
+    so that a GPU need not wait for them.
     """
-    keys = torch.rand(len(labels), generator=generator, device=labels.device)
-    most = min(int(count * positive_fraction), len(labels))
+    most, candidates = min(int(count * positive_fraction), labels.shape[1]), min(count, labels.shape[1])
     positive_keys, positive = keys.masked_fill(labels <= 0, -1).topk(most)
-    negative_keys, negative = keys.masked_fill(labels != 0, -1).topk(min(count, len(labels)))
+    negative_keys, negative = keys.masked_fill(labels != 0, -1).topk(candidates)
     taken = positive_keys >= 0
-    room = torch.arange(len(negative), device=labels.device) < count - taken.sum()
-    return torch.cat([positive, negative]), torch.cat([taken, (negative_keys >= 0) & room])
+    room = torch.arange(candidates, device=labels.device) < count - taken.sum(dim=1, keepdim=True)
+    return torch.cat([positive, negative], dim=1), torch.cat([taken, (negative_keys >= 0) & room], dim=1)
 
 
-def _pairs(grids: Sequence[Grid], boxes_xyxy: Tensor, low: float) -> tuple[Tensor, ...]:
+def keys_of(generators: Sequence[torch.Generator | None], counts: Sequence[int], device: torch.device) -> Tensor:
+    """Random keys (B, A) of each image's candidates; of an image that has fewer, the last are 0."""
+    drawn = [torch.rand(n, generator=each, device=device) for each, n in zip(generators, counts, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
+
+
+def _pairs(grids: Grids, boxes_xyxy: Tensor, low: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Anchor, cell and IoU (P,) and the anchor's box (P, 4) of all pairs that reach `low` or a cell's best IoU.
 
-    And of some pairs more.
+    And of some pairs more. Anchors are counted in each image by itself.
     """
-    reached = [_iou(boxes_xyxy[:, None], _nearest(grid, boxes_xyxy)).amax(dim=1) for grid in grids]
-    least = torch.stack(reached).amax(dim=0).clamp(max=low) * (1 - SLACK)  # (N,)
-    found, offset = [], 0
-    for grid in grids:
-        cells, shapes, rows, columns = _places(grid, boxes_xyxy, least)
-        anchors = offset + (rows * grid.size_hw[1] + columns) * len(grid.shapes) + shapes
-        anchor_boxes = _shifted(grid, shapes, rows, columns)
-        found.append((anchors, cells, _iou(boxes_xyxy[cells], anchor_boxes), anchor_boxes))
-        offset += len(grid)
-    return tuple(torch.cat(each) for each in zip(*found, strict=True))
+    reached = iou_of(boxes_xyxy[:, None], _nearest(grids, boxes_xyxy)).amax(dim=1)
+    cells, shapes, places = _places(grids, boxes_xyxy, reached.clamp(max=low) * (1 - SLACK))
+    numbers = places[:, 1] * grids.sizes_xy[shapes, 0] + places[:, 0]
+    anchor_boxes = _shifted(grids.shapes[shapes], places, grids.strides_xy[shapes])
+    anchors = grids.first[shapes] + numbers * grids.steps[shapes]
+    return anchors, cells, iou_of(boxes_xyxy[cells], anchor_boxes), anchor_boxes
 
 
-def _nearest(grid: Grid, boxes_xyxy: Tensor) -> Tensor:
+def _nearest(grids: Grids, boxes_xyxy: Tensor) -> Tensor:
     """Of each shape, the anchor (N, S, 4) nearest to each cell: none of its shape has a higher IoU."""
-    shapes = torch.arange(len(grid.shapes), device=boxes_xyxy.device)[None]
-    columns, rows = (
-        (_distance(grid, boxes_xyxy, axis) / grid.stride_hw[1 - axis])
-        .round()
-        .long()
-        .clamp(0, grid.size_hw[1 - axis] - 1)
-        for axis in (0, 1)
-    )
-    return _shifted(grid, shapes.expand_as(rows), rows, columns)
+    places = (_distances(grids, boxes_xyxy) / grids.strides_xy).round().long().clamp(min=0)
+    return _shifted(grids.shapes, places.minimum(grids.sizes_xy - 1), grids.strides_xy)
 
 
-def _places(grid: Grid, boxes_xyxy: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cell, shape, row and column, (P,) each, of the pairs whose IoU may be `least` (N,) or more.
+def _places(grids: Grids, boxes_xyxy: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cell and shape, (P,) each, and column and row (P, 2) of the pairs whose IoU may be `least` (N,) or more.
 
     An IoU of t asks for an overlap of t / (1 + t) of both areas together, and so for t / (1 + t) x areas / the lower
     height across, and the same down.
     """
-    sides, shape_sides = (
-        boxes_xyxy[:, None, 2:] - boxes_xyxy[:, None, :2],
-        grid.shapes[None, :, 2:] - grid.shapes[None, :, :2],
-    )
-    shared = (least / (1 + least))[:, None] * (sides.prod(dim=-1) + shape_sides.prod(dim=-1))  # (N, S)
-    lower = torch.minimum(sides, shape_sides)  # (N, S, 2)
-    firsts, counts = [], []
-    for axis in (0, 1):
-        overlap = shared / lower[..., 1 - axis].clamp(min=1e-6)
-        reach = (sides + shape_sides)[..., axis] / 2 - overlap
-        reach = torch.where(overlap <= lower[..., axis] * (1 + SLACK), reach + SLACK, -1.0)
-        distance, stride, limit = _distance(grid, boxes_xyxy, axis), grid.stride_hw[1 - axis], grid.size_hw[1 - axis]
-        first = ((distance - reach) / stride).ceil().long().clamp(min=0)
-        last = ((distance + reach) / stride).floor().long().clamp(max=limit - 1)
-        firsts.append(first.flatten())
-        counts.append(((last - first + 1).clamp(min=0) * (reach >= 0)).flatten())
-    pairs = counts[0] * counts[1]
+    sides, shape_sides = (each[:, 2:] - each[:, :2] for each in (boxes_xyxy, grids.shapes))
+    areas = sides.prod(dim=1)[:, None] + shape_sides.prod(dim=1)  # (N, S)
+    shared = (least / (1 + least))[:, None] * areas
+    lower = torch.minimum(sides[:, None], shape_sides)  # (N, S, 2)
+    overlaps = shared[:, :, None] / lower.flip(-1).clamp(min=1e-6)
+    reach = (sides[:, None] + shape_sides) / 2 - overlaps
+    reach = torch.where(overlaps <= lower * (1 + SLACK), reach + SLACK, -1.0)
+    distances = _distances(grids, boxes_xyxy)
+    first = ((distances - reach) / grids.strides_xy).ceil().long().clamp(min=0)
+    last = ((distances + reach) / grids.strides_xy).floor().long().minimum(grids.sizes_xy - 1)
+    counts = ((last - first + 1).clamp(min=0) * (reach >= 0)).flatten(0, 1)  # (N S, 2)
+    pairs = counts[:, 0] * counts[:, 1]
     owners = torch.repeat_interleave(pairs)  # (P,) numbers of a cell and a shape
     within = torch.arange(len(owners), device=owners.device) - (pairs.cumsum(0) - pairs)[owners]
-    across = counts[0][owners]
-    rows, columns = firsts[1][owners] + within // across, firsts[0][owners] + within % across
-    return owners // len(grid.shapes), owners % len(grid.shapes), rows, columns
+    across = counts[owners, 0]
+    places = first.flatten(0, 1)[owners] + torch.stack([within % across, within // across], dim=1)
+    return owners // len(grids.shapes), owners % len(grids.shapes), places
 
 
-def _distance(grid: Grid, boxes_xyxy: Tensor, axis: int) -> Tensor:
-    """From the centre of each shape at the origin to that of each cell, (N, S) pixels along x (0) or y (1)."""
-    centres, shape_centres = ((each[:, axis] + each[:, axis + 2]) / 2 for each in (boxes_xyxy, grid.shapes))
-    return centres[:, None] - shape_centres[None]
+def _distances(grids: Grids, boxes_xyxy: Tensor) -> Tensor:
+    """From the centre of each shape at the origin to that of each cell, (N, S, 2) pixels xy."""
+    centres, shape_centres = ((each[:, :2] + each[:, 2:]) / 2 for each in (boxes_xyxy, grids.shapes))
+    return centres[:, None] - shape_centres
 
 
-def _shifted(grid: Grid, shapes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Anchors (…, 4) of shapes at places (…)."""
-    places = torch.stack([columns * grid.stride_hw[1], rows * grid.stride_hw[0]], dim=-1)
-    return grid.shapes[shapes] + places.repeat(*[1] * rows.ndim, 2)
+def _shifted(shapes: Tensor, places_xy: Tensor, strides_xy: Tensor) -> Tensor:
+    """Anchors (…, 4) of shapes (…, 4) at places (…, 2)."""
+    shift = places_xy * strides_xy
+    return shapes + torch.cat([shift, shift], dim=-1)
 
 
-def _iou(first: Tensor, second: Tensor) -> Tensor:
+def iou_of(first: Tensor, second: Tensor) -> Tensor:
     """Elementwise IoU of two broadcastable tensors of xyxy boxes, rounded as torchvision's box_iou rounds it."""
     overlap = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(
         min=0

@@ -1,6 +1,6 @@
 """RoI heads of Mask R-CNN whose mask targets are sampled from label maps: detections, and in training losses.
 
-Letters: R RoIs, N detections, P positive RoIs, M side of a mask, C classes.
+Letters: R RoIs of all images, N detections, M side of a mask, C classes.
 """
 
 from collections.abc import Sequence
@@ -8,24 +8,35 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from cellseg.box_stages import LEVELS, Level, box_losses, matched, refined
+from cellseg.box_stages import LEVELS, Level, Matched, Truth, box_losses, matched, refined, truth_of
 from cellseg.label_maps import NetworkTarget
 from cellseg.mask_quality import mask_ious, mask_quality_loss
-from cellseg.mask_targets import mask_loss, mask_targets
-from cellseg.matching import balanced
+from cellseg.mask_targets import Masked, mask_loss, mask_targets
+from cellseg.matching import balanced, keys_of
 from cellseg.roi_branches import Detections, Features, RoiBranches, Sizes, owned, with_masks
 
 Losses = dict[str, Tensor]
 
 
 class Samples(NamedTuple):
-    """The RoIs of one image that a step trains on."""
+    """The RoIs of a batch that a step trains on, those of the first image first."""
 
     boxes: Tensor  # (R, 4) network pixels
-    cells: Tensor  # (R,) index of the cell that each finds, or one beyond them
+    images: Tensor  # (R,) int64
     labels: Tensor  # (R,) class 1..C, 0 background, or -1: neither
+    ids: Tensor  # (R,) of the cell that each finds, in its label map
     aims_at: Tensor  # (R, 4) the cell's box
+
+    def at(self, chosen: Tensor) -> "Samples":
+        """Those that are chosen (R,)."""
+        (rows,) = chosen.nonzero(as_tuple=True)
+        return Samples(*(values[rows] for values in self))
+
+    def boxes_of(self, images: int) -> list[Tensor]:
+        """The boxes of each of so many images."""
+        return list(torch.split(self.boxes, torch.bincount(self.images, minlength=images).tolist()))
 
 
 class CellRoIHeads(RoiBranches):
@@ -61,76 +72,67 @@ class CellRoIHeads(RoiBranches):
     def _losses(
         self, features: Features, proposals: list[Tensor], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
     ) -> Losses:
-        samples = [self._samples(*each) for each in zip(proposals, targets, strict=True)]
-        positive = [Samples(*(values[each.labels > 0] for values in each)) for each in samples]
-        return self._box_losses(features, samples, sizes_hw, targets) | self._mask_losses(
-            features, positive, sizes_hw, targets
+        truth = truth_of(targets)
+        samples = self._samples(proposals, targets, truth)
+        return self._box_losses(features, samples, sizes_hw, truth) | self._mask_losses(
+            features, samples.at(samples.labels > 0), sizes_hw, targets
         )
 
-    def _box_losses(
-        self, features: Features, samples: Sequence[Samples], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
-    ) -> Losses:
+    def _box_losses(self, features: Features, samples: Samples, sizes_hw: Sizes, truth: Truth) -> Losses:
         """The losses of all stages, each on the boxes that the stage before it made."""
         losses: list[tuple[Tensor, Tensor]] = []
-        boxes = [each.boxes for each in samples]
+        boxes = samples.boxes_of(len(sizes_hw))
         for level, stage in zip(LEVELS, self._stages(), strict=False):
             if losses:
-                samples = [_matched(*each, level) for each in zip(boxes, targets, strict=True)]
+                samples = _matched(boxes, truth, level)
             logits, deltas = self._box_branch(stage, features, boxes, sizes_hw)
-            rois, labels, aims_at = (
-                torch.cat([getattr(each, name) for each in samples]) for name in ("boxes", "labels", "aims_at")
-            )
             if self.class_offsets is not None:
                 logits = logits + self.class_offsets
-            classifier, box = box_losses(logits, deltas, labels, level.coder.encode_single(aims_at, rois))
+            aims = level.coder.encode_single(samples.aims_at, samples.boxes)
+            classifier, box = box_losses(logits, deltas, samples.labels, aims)
             losses.append((level.weight * classifier, level.weight * box))
             if self.later_stages:
-                boxes = refined(boxes, level.coder.decode_single(deltas.detach(), rois), sizes_hw)
+                boxes = refined(boxes, level.coder.decode_single(deltas.detach(), samples.boxes), sizes_hw)
         classifiers, regressions = zip(*losses, strict=True)
         return {"loss_classifier": torch.stack(classifiers).sum(), "loss_box_reg": torch.stack(regressions).sum()}
 
     def _mask_losses(
-        self, features: Features, positive: Sequence[Samples], sizes_hw: Sizes, targets: Sequence[NetworkTarget]
+        self, features: Features, positive: Samples, sizes_hw: Sizes, targets: Sequence[NetworkTarget]
     ) -> Losses:
-        logits, pooled = self._mask_branch(features, [each.boxes for each in positive], sizes_hw)
-        labels = torch.cat([each.labels for each in positive])
-        per_image = list(zip(targets, positive, strict=True))
-        shares = [self._shares(target, each, logits.shape[-1]) for target, each in per_image]
-        losses = {"loss_mask": mask_loss(logits, labels, torch.cat(shares))}
+        logits, pooled = self._mask_branch(features, positive.boxes_of(len(sizes_hw)), sizes_hw)
+        side, labels = logits.shape[-1], positive.labels
+        scales = torch.stack([each["map_scale"] for each in targets])[positive.images].repeat(1, 2)
+        cells = Masked([each["label_maps"] for each in targets], positive.images, labels, positive.ids)
+        boxes = positive.boxes / scales  # in pixels of the label maps
+        shares = mask_targets(cells, boxes, side)
+        losses = {"loss_mask": mask_loss(logits, labels, shares)}
         if self.mask_quality is None:
             return losses
         drawn = logits.detach().sigmoid()[torch.arange(len(labels), device=labels.device), labels]
-        ious = [
-            mask_ious(mask, share, _on_map(each.boxes, target), target, each.cells, _on_map(each.aims_at, target))
-            for mask, share, (target, each) in zip(
-                torch.split(drawn, [len(each.labels) for each in positive]), shares, per_image, strict=True
-            )
-        ]
+        ious = mask_ious(drawn, shares, boxes, cells, positive.aims_at / scales)
         expected = self._quality_branch(pooled, drawn)
-        return losses | {"loss_mask_quality": mask_quality_loss(expected, labels, torch.cat(ious))}
+        return losses | {"loss_mask_quality": mask_quality_loss(expected, labels, ious)}
 
-    def _samples(self, proposals: Tensor, target: NetworkTarget) -> Samples:
+    def _samples(self, proposals: Sequence[Tensor], targets: Sequence[NetworkTarget], truth: Truth) -> Samples:
         """Some of the proposals and cells, each with the cell that it overlaps most, but for those that are ignored."""
-        boxes = torch.cat([proposals, target["boxes"]])
-        all_of_them = _matched(boxes, target, LEVELS[0])
+        candidates = [torch.cat([each, target["boxes"]]) for each, target in zip(proposals, targets, strict=True)]
+        boxes = pad_sequence(candidates, batch_first=True)
+        found = matched(boxes, truth, LEVELS[0].positive_iou)
+        keys = keys_of([each["generator"] for each in targets], list(map(len, candidates)), boxes.device)
         sampler = self.fg_bg_sampler
-        looked_at, chosen = balanced(
-            all_of_them.labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
-        )
-        kept = looked_at[chosen]
-        return Samples(*(values[kept] for values in all_of_them))
-
-    @staticmethod
-    def _shares(target: NetworkTarget, positive: Samples, side: int) -> Tensor:
-        """Mask targets (P, M, M) of the positive samples of an image."""
-        labels, ids = target["labels"][positive.cells], target["ids"][positive.cells]
-        return mask_targets(target["label_maps"], labels, ids, _on_map(positive.boxes, target), side)
+        looked_at, chosen = balanced(found.labels, keys, sampler.batch_size_per_image, sampler.positive_fraction)
+        images, places = chosen.nonzero(as_tuple=True)
+        return _taken(boxes, found, images, looked_at[images, places])
 
 
-def _matched(boxes_xyxy: Tensor, target: NetworkTarget, level: Level) -> Samples:
-    return Samples(boxes_xyxy, *matched(boxes_xyxy, target, level.positive_iou))
+def _matched(boxes_xyxy: Sequence[Tensor], truth: Truth, level: Level) -> Samples:
+    """All boxes of each image."""
+    boxes = pad_sequence(list(boxes_xyxy), batch_first=True)
+    there = torch.arange(boxes.shape[1]) < torch.tensor([[len(each)] for each in boxes_xyxy])
+    images, rows = (each.to(boxes.device) for each in there.nonzero(as_tuple=True))
+    return _taken(boxes, matched(boxes, truth, level.positive_iou), images, rows)
 
 
-def _on_map(boxes_xyxy: Tensor, target: NetworkTarget) -> Tensor:
-    """Boxes (…, 4) of network pixels in pixels of the label maps."""
-    return boxes_xyxy / target["map_scale"].repeat(2)
+def _taken(boxes: Tensor, found: Matched, images: Tensor, rows: Tensor) -> Samples:
+    """Those in some rows of the images."""
+    return Samples(boxes[images, rows], images, *(values[images, rows] for values in found))

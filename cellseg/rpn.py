@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.ops import batched_nms
 
 from cellseg.distributed import mean_count
 from cellseg.label_maps import NetworkTarget
-from cellseg.matching import IGNORED, Grid, balanced, match
+from cellseg.matching import IGNORED, Grid, Grids, balanced, keys_of, laid_out, match
 
 Losses = dict[str, Tensor]
 
@@ -43,6 +44,8 @@ class Said(NamedTuple):
 class CellRPN(RegionProposalNetwork):
     """torchvision's RPN that decodes only the anchors it proposes, and matches cells by where they lie."""
 
+    _laid_out: tuple[object, Grids] | None = None
+
     def forward(
         self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[NetworkTarget] | None = None
     ) -> tuple[list[Tensor], Losses]:
@@ -53,8 +56,7 @@ class CellRPN(RegionProposalNetwork):
             return proposals, {}
         if targets is None:
             raise ValueError("rpn: expected targets in training, got None")
-        grids = self._grids(images, list(features.values()))
-        return proposals, self._losses(said.objectness, said.deltas, said.anchors, grids, targets)
+        return proposals, self._losses(said, self._grids(images, list(features.values())), targets)
 
     def scored(self, images: ImageList, features: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Proposals (R, 4) and their probability (R,) to be a cell, per image, the surest first."""
@@ -73,48 +75,63 @@ class CellRPN(RegionProposalNetwork):
         objectness, deltas = said.objectness.detach(), said.deltas.detach()
         best = self._get_top_n_idx(objectness, said.per_level)  # (B, K)
         images = torch.arange(len(best), device=best.device)[:, None]
-        chosen = self.box_coder.decode(deltas[images, best].flatten(0, 1), [said.anchors[best].flatten(0, 1)])
-        kept = [min(count, self.pre_nms_top_n()) for count in said.per_level]
-        boxes, scores = self.filter_proposals(chosen.view(len(best), -1, 4), objectness[images, best], sizes_hw, kept)
-        return list(boxes), list(scores)
+        decoded = self.box_coder.decode(deltas[images, best].flatten(0, 1), [said.anchors[best].flatten(0, 1)])
+        limits = decoded.new_tensor([[width, height, width, height] for height, width in sizes_hw])[:, None]
+        boxes = decoded.view(len(best), -1, 4).clamp(min=0).minimum(limits)
+        scores = objectness[images, best].sigmoid()
+        large = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_size).all(dim=-1) & (scores >= self.score_thresh)
+        levels = torch.cat([best.new_full((min(n, self.pre_nms_top_n()),), k) for k, n in enumerate(said.per_level)])
+        proposals, probabilities = [], []
+        for of_image, sure, wanted in zip(boxes, scores, large, strict=True):
+            (rows,) = wanted.nonzero(as_tuple=True)
+            kept = rows[batched_nms(of_image[rows], sure[rows], levels[rows], self.nms_thresh)[: self.post_nms_top_n()]]
+            proposals.append(of_image[kept])
+            probabilities.append(sure[kept])
+        return proposals, probabilities
 
-    def _grids(self, images: ImageList, maps: Sequence[Tensor]) -> list[Grid]:
+    def _grids(self, images: ImageList, maps: Sequence[Tensor]) -> Grids:
+        """Laid out once for each size of a batch."""
         height, width = images.tensors.shape[-2:]
-        sizes = [(each.shape[-2], each.shape[-1]) for each in maps]
-        return [
-            Grid(shapes, size, (height // size[0], width // size[1]))
-            for shapes, size in zip(self.anchor_generator.cell_anchors, sizes, strict=True)
-        ]
+        sizes = tuple((each.shape[-2], each.shape[-1]) for each in maps)
+        key = (height, width, sizes, maps[0].device)
+        if self._laid_out is None or self._laid_out[0] != key:
+            grids = [
+                Grid(shapes, size, (height // size[0], width // size[1]))
+                for shapes, size in zip(self.anchor_generator.cell_anchors, sizes, strict=True)
+            ]
+            self._laid_out = key, laid_out(grids)
+        return self._laid_out[1]
 
-    def _losses(
-        self,
-        objectness: Tensor,
-        deltas: Tensor,
-        anchors: Tensor,
-        grids: Sequence[Grid],
-        targets: Sequence[NetworkTarget],
-    ) -> Losses:
+    def _losses(self, said: Said, grids: Grids, targets: Sequence[NetworkTarget]) -> Losses:
         """Sums over the sampled anchors of all images, by how many those are."""
-        scores, truths, moves, aims, weights = [], [], [], [], []
+        cells = [torch.cat([each["boxes"], each["ignored"]]) for each in targets]
+        matches = match(grids, cells)  # (B, A)
+        boxes = torch.cat([*cells, said.anchors.new_tensor([[0.0, 0.0, 1.0, 1.0]])])
+        left_out = matches == IGNORED
+        if any(len(each["ignored"]) for each in targets):
+            left_out |= torch.cat([*map(_is_sliver, targets), left_out.new_zeros(1)])[matches]
+        labels = torch.where(left_out, -1, (matches >= 0).long())
+        keys = keys_of([each["generator"] for each in targets], [labels.shape[1]] * len(targets), labels.device)
         sampler = self.fg_bg_sampler
-        for image, target in enumerate(targets):
-            boxes = torch.cat([target["boxes"], target["ignored"], anchors.new_tensor([[0.0, 0.0, 1.0, 1.0]])])
-            matches = match(grids, boxes[:-1])
-            left_out = (matches == IGNORED) | (matches >= len(target["boxes"]))
-            labels = torch.where(left_out, -1, (matches >= 0).long())
-            looked_at, chosen = balanced(
-                labels, sampler.batch_size_per_image, sampler.positive_fraction, target["generator"]
-            )
-            scores.append(objectness[image, looked_at])
-            truths.append(labels[looked_at].float())
-            moves.append(deltas[image, looked_at])
-            aims.append(self.box_coder.encode_single(boxes[matches[looked_at]], anchors[looked_at]))
-            weights.append(chosen.float())
-        truth, weight = torch.cat(truths), torch.cat(weights)
+        looked_at, chosen = balanced(labels, keys, sampler.batch_size_per_image, sampler.positive_fraction)  # (B, K)
+        truth, weight = labels.gather(1, looked_at).clamp(min=0).float(), chosen.float()
+        images = torch.arange(len(targets), device=looked_at.device)[:, None]
+        aims = self.box_coder.encode_single(
+            boxes[matches.gather(1, looked_at)].flatten(0, 1), said.anchors[looked_at].flatten(0, 1)
+        )
+        moves = said.deltas[images, looked_at].flatten(0, 1)
         count = mean_count(weight.sum())
-        classified = F.binary_cross_entropy_with_logits(torch.cat(scores), truth.clamp(min=0), weight, reduction="sum")
-        moved = F.smooth_l1_loss(torch.cat(moves), torch.cat(aims), beta=1 / 9, reduction="none").sum(dim=1)
+        classified = F.binary_cross_entropy_with_logits(
+            said.objectness[images, looked_at], truth, weight, reduction="sum"
+        )
+        moved = F.smooth_l1_loss(moves, aims, beta=1 / 9, reduction="none").sum(dim=1)
         return {
             "loss_objectness": classified / count,
-            "loss_rpn_box_reg": (moved * (weight * (truth > 0))).sum() / count,
+            "loss_rpn_box_reg": (moved * (weight * truth).flatten()).sum() / count,
         }
+
+
+def _is_sliver(target: NetworkTarget) -> Tensor:
+    """Which of the boxes and then the ignored boxes of an image are ignored, (…,) bool."""
+    boxes, ignored = target["boxes"], target["ignored"]
+    return torch.cat([boxes.new_zeros(len(boxes)), boxes.new_ones(len(ignored))]).bool()

@@ -31,9 +31,13 @@ class CellTransform(nn.Module):
         """The batch of images (3, H, W) uint8, and their NetworkTargets."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
-        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=self.memory_format)
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - self.mean) / self.std
+        pixels = images[0].new_zeros(len(images), 3, height, width).to(memory_format=self.memory_format)
+        for place, image in zip(pixels, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image
+        batch = (pixels.float() / 255 - self.mean) / self.std
+        for place, size in zip(batch, sizes, strict=True):
+            if size != (height, width):
+                place[:, size[0] :], place[:, :, size[1] :] = 0, 0
         if targets is None:
             return ImageList(batch, sizes), None
         given: Sequence[int | None] = seeds or [None] * len(sizes)

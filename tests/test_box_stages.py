@@ -4,14 +4,20 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
-from cellseg.box_stages import LEVELS, box_losses, class_offsets, matched, refined
+from cellseg.box_stages import LEVELS, Matched, box_losses, class_offsets, matched, refined, truth_of
 from cellseg.model import build_model
 
 CELLS = {
     "boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]]),
     "labels": torch.tensor([3, 1]),
+    "ids": torch.tensor([7, 5]),
     "ignored": torch.empty(0, 4),
 }
+
+
+def found_in(target, rois, positive_iou):
+    """What the RoIs of one image find."""
+    return Matched(*(each[0] for each in matched(rois[None], truth_of([target]), positive_iou)))
 
 
 def test_box_losses_are_torchvision_s():
@@ -38,20 +44,28 @@ def test_no_roi_loses_nothing():
 
 def test_a_stage_asks_for_its_own_iou():
     rois = torch.tensor([[0.0, 0.0, 10.0, 6.5], [20.0, 20.0, 40.0, 40.0], [60.0, 60.0, 70.0, 70.0]])  # IoU .65, 1, 0
-    assert [matched(rois, CELLS, level.positive_iou).labels.tolist() for level in LEVELS] == [
+    assert [found_in(CELLS, rois, level.positive_iou).labels.tolist() for level in LEVELS] == [
         [3, 1, 0],
         [3, 1, 0],
         [0, 1, 0],
     ]
-    found = matched(rois[:2], CELLS, 0.7)
-    assert found.cells.tolist() == [0, 1]
+    found = found_in(CELLS, rois[:2], 0.7)
+    assert found.ids.tolist() == [7, 5]
     assert torch.equal(found.aims_at, CELLS["boxes"])
+
+
+def test_images_of_fewer_rois_and_cells_are_matched_as_they_are_alone():
+    rois = [torch.tensor([[0.0, 0.0, 10.0, 6.5], [0.0, 0.0, 1.0, 1.0]]), torch.tensor([[20.0, 20.0, 40.0, 41.0]])]
+    empty = {name: values[:0] for name, values in CELLS.items()}
+    first, second = (torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for each in (rois, rois[::-1]))
+    assert matched(first, truth_of([CELLS, empty]), 0.5).labels.tolist() == [[3, 0], [0, -1]]
+    assert matched(second, truth_of([CELLS, empty]), 0.5).labels.tolist() == [[1, -1], [0, 0]]
 
 
 def test_a_roi_that_finds_an_ignored_cell_loses_nothing():
     sliver = CELLS | {"ignored": torch.tensor([[60.0, 0.0, 70.0, 3.0]])}
     rois = torch.tensor([[60.0, 0.0, 70.0, 4.0], [60.0, 0.0, 70.0, 9.0]])  # IoU .75 and .33
-    labels = matched(rois, sliver, 0.5).labels
+    labels = found_in(sliver, rois, 0.5).labels
     assert labels.tolist() == [-1, 0]
     losses = box_losses(torch.tensor([[0.0, 99.0]] * 2), torch.ones(2, 4), labels, torch.zeros(2, 4))
     assert [each.item() for each in losses] == pytest.approx([99 / 2, 0])

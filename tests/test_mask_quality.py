@@ -6,7 +6,7 @@ import torch
 from cellseg.config import PredictConfig
 from cellseg.label_maps import target
 from cellseg.mask_quality import MaskQuality, mask_ious, mask_quality_loss
-from cellseg.mask_targets import mask_targets
+from cellseg.mask_targets import Masked, mask_targets
 from cellseg.model import build_model, set_operating_point
 
 CELL = torch.tensor([[10.0, 10.0, 30.0, 30.0]])
@@ -19,9 +19,10 @@ def square():
 
 
 def iou_of(roi, probabilities=None):
-    cells, box = torch.tensor([0]), torch.tensor([roi])
-    shares = mask_targets(square()["label_maps"], torch.tensor([2]), torch.tensor([7]), box, 28)
-    return mask_ious(shares if probabilities is None else probabilities, shares, box, square(), cells, CELL).item()
+    cells = Masked([square()["label_maps"]], torch.tensor([0]), torch.tensor([2]), torch.tensor([7]))
+    box = torch.tensor([roi])
+    shares = mask_targets(cells, box, 28)
+    return mask_ious(shares if probabilities is None else probabilities, shares, box, cells, CELL).item()
 
 
 def test_a_perfect_mask_has_an_iou_of_one():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellseg.mask_targets import mask_loss, mask_targets
+from cellseg.mask_targets import Masked, mask_loss, mask_targets
 
 
 def square_map():
@@ -13,8 +13,12 @@ def square_map():
     return label_maps
 
 
+def cells_of(label_maps, images, labels, ids):
+    return Masked(label_maps, *(torch.tensor(each, dtype=torch.int64) for each in (images, labels, ids)))
+
+
 def targets_of(label, cell, box, side=28):
-    return mask_targets(square_map(), torch.tensor([label]), torch.tensor([cell]), torch.tensor([box]), side)[0]
+    return mask_targets(cells_of([square_map()], [0], [label], [cell]), torch.tensor([box]), side)[0]
 
 
 def test_the_cells_own_box_is_full():
@@ -38,16 +42,30 @@ def test_classes_with_the_same_box_do_not_mix():
     assert targets_of(2, 300, [0.0, 0.0, 4.0, 4.0])[0, 0] == 1  # in the corner of the map, whose border repeats
 
 
+def test_images_of_several_sizes_do_not_mix():
+    other = torch.zeros(3, 12, 30, dtype=torch.int32)
+    other[2, :, 20:] = 3
+    boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0], [10.0, 0.0, 30.0, 12.0], [5.0, 5.0, 15.0, 15.0]])
+    found = mask_targets(cells_of([square_map(), other], [0, 1, 0], [1, 3, 1], [3, 3, 3]), boxes, 20)
+    alone = [
+        mask_targets(cells_of([label_maps], [0], [label], [3]), box[None], 20)[0]
+        for label_maps, label, box in zip((square_map(), other, square_map()), (1, 3, 1), boxes, strict=True)
+    ]
+    assert torch.equal(found, torch.stack(alone))
+    assert (found[1][:, :10] == 0).all()
+    assert (found[1][:, 10:] == 1).all()
+
+
 def test_a_one_pixel_cell_is_found():
     label_maps = torch.zeros(1, 5, 5, dtype=torch.int32)
     label_maps[0, 2, 2] = 9
-    shares = mask_targets(label_maps, torch.tensor([1]), torch.tensor([9]), torch.tensor([[2.0, 2.0, 3.0, 3.0]]), 28)
+    shares = mask_targets(cells_of([label_maps], [0], [1], [9]), torch.tensor([[2.0, 2.0, 3.0, 3.0]]), 28)
     assert (shares >= 0.25).all()
     assert (shares.amax() > 0.9).item()
 
 
 def test_no_roi_gives_no_target_and_a_loss_of_zero():
-    empty = mask_targets(square_map(), torch.empty(0).long(), torch.empty(0).int(), torch.empty(0, 4), 28)
+    empty = mask_targets(cells_of([square_map()], [], [], []), torch.empty(0, 4), 28)
     assert empty.shape == (0, 28, 28)
     logits = torch.zeros(0, 5, 28, 28, requires_grad=True)
     loss = mask_loss(logits, torch.empty(0).long(), empty)

@@ -6,10 +6,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from cellseg.matching import BACKGROUND, IGNORED, Grid, balanced, match
+from cellseg.matching import BACKGROUND, IGNORED, Grid, balanced, keys_of, laid_out, match
 
 
-def laid_out(side, sizes, ratios, levels):
+def anchors_of(side, sizes, ratios, levels):
     """Grids, and torchvision's anchors in its order."""
     generator = AnchorGenerator(sizes, (ratios,) * levels)
     maps = [torch.zeros(1, 1, side // stride, side // stride) for stride in (4, 8, 16)[:levels]]
@@ -18,7 +18,7 @@ def laid_out(side, sizes, ratios, levels):
         Grid(shapes, tuple(each.shape[-2:]), (side // each.shape[-2], side // each.shape[-1]))
         for shapes, each in zip(generator.cell_anchors, maps, strict=True)
     ]
-    return grids, anchors
+    return laid_out(grids), anchors
 
 
 def boxes_of_cells(count, side, seed, whole=False):
@@ -42,16 +42,26 @@ LARGE = ((32.0,), (64.0,), (128.0,))
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("count", "side"), [(1, 64), (30, 256), (200, 256)])
 def test_the_matches_are_those_of_torchvision_s_full_matrix(sizes, whole, count, side):
-    grids, anchors = laid_out(side, sizes, (0.5, 1.0, 2.0), 3)
+    grids, anchors = anchors_of(side, sizes, (0.5, 1.0, 2.0), 3)
     for seed in range(3):
         boxes = boxes_of_cells(count, side, seed, whole)
-        assert torch.equal(match(grids, boxes), of_torchvision(boxes, anchors))
+        assert torch.equal(match(grids, [boxes])[0], of_torchvision(boxes, anchors))
+
+
+def test_images_are_matched_each_by_itself():
+    grids, anchors = anchors_of(128, SMALL, (0.5, 1.0), 3)
+    boxes = [boxes_of_cells(count, 128, seed) for seed, count in enumerate((20, 0, 3, 40))]
+    offset = 0
+    for found, own in zip(match(grids, boxes), boxes, strict=True):
+        expected = of_torchvision(own, anchors) if len(own) else torch.full((len(anchors),), BACKGROUND)
+        assert torch.equal(found, torch.where(expected >= 0, expected + offset, expected))
+        offset += len(own)
 
 
 def test_of_two_equal_cells_the_first_is_matched():
-    grids, anchors = laid_out(64, SMALL, (1.0,), 3)
+    grids, anchors = anchors_of(64, SMALL, (1.0,), 3)
     boxes = torch.tensor([[20.0, 20.0, 30.0, 30.0]] * 2)
-    found = match(grids, boxes)
+    found = match(grids, [boxes])[0]
     assert torch.equal(found, of_torchvision(boxes, anchors))
     assert set(found.tolist()) == {0, IGNORED, BACKGROUND}
 
@@ -60,26 +70,27 @@ def test_of_two_equal_cells_the_first_is_matched():
     "box", [[0.0, 0.0, 1.0, 1.0], [63.0, 63.0, 64.0, 64.0], [0.0, 0.0, 64.0, 64.0], [30, 0, 31, 64]]
 )
 def test_the_smallest_and_the_largest_cell_get_an_anchor(box):
-    grids, anchors = laid_out(64, SMALL, (0.5, 1.0, 2.0), 3)
+    grids, anchors = anchors_of(64, SMALL, (0.5, 1.0, 2.0), 3)
     boxes = torch.tensor([box], dtype=torch.float32)
-    found = match(grids, boxes)
+    found = match(grids, [boxes])[0]
     assert torch.equal(found, of_torchvision(boxes, anchors))
     assert (found == 0).any()
 
 
 def test_without_a_cell_all_is_background():
-    grids, anchors = laid_out(64, SMALL, (1.0,), 3)
-    assert match(grids, torch.empty(0, 4)).tolist() == [BACKGROUND] * len(anchors)
+    grids, anchors = anchors_of(64, SMALL, (1.0,), 3)
+    assert match(grids, [torch.empty(0, 4)])[0].tolist() == [BACKGROUND] * len(anchors)
 
 
 def test_a_box_without_an_area_gets_no_anchor():
     """torchvision matches it with every anchor that overlaps no cell."""
-    grids, _ = laid_out(64, SMALL, (1.0,), 3)
-    assert (match(grids, torch.tensor([[10.0, 10.0, 10.0, 20.0]])) == BACKGROUND).all()
+    grids, _ = anchors_of(64, SMALL, (1.0,), 3)
+    assert (match(grids, [torch.tensor([[10.0, 10.0, 10.0, 20.0]])]) == BACKGROUND).all()
 
 
 def chosen_of(labels, count, fraction, seed=0):
-    looked_at, chosen = balanced(torch.tensor(labels), count, fraction, torch.Generator().manual_seed(seed))
+    keys = keys_of([torch.Generator().manual_seed(seed)], [len(labels)], torch.device("cpu"))
+    looked_at, chosen = balanced(torch.tensor([labels]), keys, count, fraction)
     return looked_at[chosen].tolist()
 
 

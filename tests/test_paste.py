@@ -5,7 +5,7 @@ import torch
 from cellseg import paste as module
 from cellseg.codes import decode, encode
 from cellseg.label_maps import boxes_of
-from cellseg.mask_targets import mask_targets
+from cellseg.mask_targets import Masked, mask_targets
 from cellseg.paste import paste
 
 
@@ -27,9 +27,8 @@ def test_an_ideal_head_keeps_the_shape_of_small_nuclei(zoom):
             label_map = ellipse(diameter, rng)
             box = (boxes_of(label_map)[0] + rng.normal(0, 0.5, 4)) * zoom  # network pixels, as a head sees it
             on_map = torch.tensor(box / zoom, dtype=torch.float32)[None]
-            probabilities = mask_targets(
-                torch.tensor(label_map)[None], torch.tensor([1]), torch.tensor([7]), on_map, 28
-            )
+            cell = Masked([torch.tensor(label_map)[None]], torch.tensor([0]), torch.tensor([1]), torch.tensor([7]))
+            probabilities = mask_targets(cell, on_map, 28)
             drawn = decode(paste(probabilities, torch.tensor(box[None] / zoom), label_map.shape)[0])
             ious.append((drawn & (label_map > 0)).sum() / (drawn | (label_map > 0)).sum())
         assert np.mean(ious) >= least, (diameter, np.mean(ious))

@@ -2,14 +2,16 @@ from dataclasses import replace
 
 import torch
 
+from cellseg.box_stages import truth_of
 from cellseg.model import build_model
 
 
 def samples_of(micro, proposals, boxes, labels, ignored=(), **options):
     heads = build_model(replace(micro, **options)).roi_heads
-    cells = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
-    ignored = torch.tensor(ignored).reshape(-1, 4)
-    return heads._samples(torch.tensor(proposals), {**cells, "ignored": ignored, "generator": None})
+    labels = torch.tensor(labels, dtype=torch.int64)
+    cells = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": labels, "ids": labels + 10}
+    target = {**cells, "ignored": torch.tensor(ignored).reshape(-1, 4), "generator": None}
+    return heads._samples([torch.tensor(proposals)], [target], truth_of([target]))
 
 
 def test_a_roi_finds_the_cell_that_it_overlaps_most_from_one_half_on(micro):
