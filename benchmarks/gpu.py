@@ -6,7 +6,7 @@ No part of `make bench`. `--device cpu --quick` runs all of it on a tiny network
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,16 +18,14 @@ from gpu_steps import inference, network, training
 from loader import TINY, loader_of
 from rows import Row
 from step import our_losses, trained
-from torch import Tensor
 
 from cellseg.config import RunConfig
 from cellseg.config_fields import replaced
 from cellseg.experiment import prepare
-from cellseg.label_maps import Target
+from cellseg.loader import Batch
 from cellseg.optimizer import optimizer_of
 from cellseg.recipes import RECIPES
 from cellseg.sample import write
-from cellseg.step import on_device
 
 ANCHORS = {"model.anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0], "model.aspect_ratios": [1.0]}
 PLAIN = {"train.amp": False, "train.channels_last": False, "train.compile": False}
@@ -112,16 +110,12 @@ def waiting(config: RunConfig, device: torch.device, steps: int) -> Row:
         batches = iter(loader_of(prepared))
         batch = next(batches)
 
-        def step(images: Sequence[Tensor], truths: Sequence[Target]) -> None:
-            there = [on_device(device, each) for each in truths]
-            trained(our_losses(model, [each.to(device) for each in images], there), optimizer)
+        def step(batch: Batch) -> None:
+            there = batch.to(device)
+            trained(our_losses(model, there.images, there.targets), optimizer)
 
-        def loaded() -> None:
-            fresh = next(batches)
-            step(fresh.images, fresh.targets)
-
-        alone, _ = cost(lambda: step(batch.images, batch.targets), device, steps)
-        whole_s, mb = cost(loaded, device, steps)
+        alone, _ = cost(lambda: step(batch), device, steps)
+        whole_s, mb = cost(lambda: step(next(batches)), device, steps)
     images = len(batch.images)
     share = max(0.0, 1 - alone / whole_s)
     notes = {"variant": f"with the loader, {config.recipe}", "images_per_s": images / whole_s, "share_waiting": share}

@@ -11,10 +11,10 @@ from step import our_losses, torchvision_model, trained
 from cellseg.codes import Array
 from cellseg.config import RunConfig
 from cellseg.label_maps import target
+from cellseg.loader import View, collate
 from cellseg.model import CellRCNN, build_model, place
 from cellseg.optimizer import optimizer_of
 from cellseg.predict import predict
-from cellseg.step import on_device
 
 Run = Callable[[], object]
 CELLS_PER_PIXEL = 700 / 1024**2
@@ -26,6 +26,7 @@ def training(config: RunConfig, device: torch.device) -> tuple[Run, Run, int]:
     pixels, maps = made(batch, side)
     images = [torch.from_numpy(np.ascontiguousarray(each.transpose(2, 0, 1))) for each in pixels]
     truths = [target(each) for each in maps]
+    whole = collate([View(image, truth, "", 0) for image, truth in zip(images, truths, strict=True)])
     stacks = [[torch.from_numpy(part) for part in masks_of(each)] for each in maps]
     model, other = (network(config, device) for _ in range(2))
     others = torchvision_model(other, side).to(device)
@@ -33,10 +34,8 @@ def training(config: RunConfig, device: torch.device) -> tuple[Run, Run, int]:
     model.train()
 
     def ours() -> None:
-        trained(
-            our_losses(model, [each.to(device) for each in images], [on_device(device, t) for t in truths]),
-            our_optimizer,
-        )
+        there = whole.to(device)
+        trained(our_losses(model, there.images, there.targets), our_optimizer)
 
     def theirs() -> None:
         cells = [

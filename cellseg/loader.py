@@ -5,6 +5,7 @@ Letters: B images of a batch.
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -22,16 +23,39 @@ from cellseg.dataset import DataSet
 from cellseg.distributed import world
 from cellseg.images import recolored
 from cellseg.label_maps import Target, areas_by_id, target, without_slivers
+from cellseg.packing import Packed, packed
+
+TARGET = tuple(Target.__annotations__)
+"""names of what a Target holds"""
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """What one forward pass trains on."""
 
-    images: list[Tensor]  # B of (3, H, W) uint8, sizes differ
-    targets: list[Target]
+    packed: Packed
     names: list[str]
     seeds: list[int]
     """of what the losses sample from each image"""
+
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """B of (3, H, W) uint8, sizes differ."""
+        return self.packed.tensors()[: len(self.names)]
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Of each image."""
+        values = iter(self.packed.tensors()[len(self.names) :])
+        return [Target(**{name: next(values) for name in TARGET}) for _ in self.names]  # type: ignore[typeddict-item]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same there; from pinned memory while the CPU goes on."""
+        return replace(self, packed=self.packed.to(device))
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory that a GPU reads by itself; the loader asks for it."""
+        return replace(self, packed=self.packed.pin_memory())
 
 
 class View(NamedTuple):
@@ -153,4 +177,5 @@ def _leave_interrupts_to_the_training(worker: int) -> None:
 def collate(views: Sequence[View]) -> Batch:
     """Views side by side, unpadded."""
     images, targets, names, seeds = zip(*views, strict=True)
-    return Batch(list(images), list(targets), list(names), list(seeds))
+    values = [each[name] for each in targets for name in TARGET]
+    return Batch(packed([*images, *values]), list(names), list(seeds))

@@ -57,7 +57,7 @@ def laid_out(grids: Sequence[Grid]) -> Grids:
         strides_xy=of_each([grid.stride_hw[::-1] for grid in grids]).float(),
         first=of_each(starts[:-1]) + torch.cat([torch.arange(len(grid.shapes), device=device) for grid in grids]),
         steps=of_each(counts),
-        anchors=int(starts[-1]),
+        anchors=sum(map(len, grids)),
     )
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from cellseg.config import TrainConfig
 from cellseg.distributed import mean_over_processes, world
-from cellseg.label_maps import Target
 from cellseg.loader import Batch
 from cellseg.optimizer import average, average_decay, rate_factor
 from cellseg.progress import Progress
@@ -107,23 +106,11 @@ def _gradients_stay_here(network: nn.Module) -> AbstractContextManager[Any]:
 
 def _backward(network: nn.Module, batch: Batch, accumulation: int) -> dict[str, Tensor]:
     """The losses of a batch, whose gradients are added to the parameters'."""
-    device = next(network.parameters()).device
-    images = [image.to(device, non_blocking=True) for image in batch.images]
-    losses: dict[str, Tensor] = network(images, [on_device(device, each) for each in batch.targets], batch.seeds)
+    there = batch.to(next(network.parameters()).device)
+    losses: dict[str, Tensor] = network(there.images, there.targets, there.seeds)
     loss = torch.stack(list(losses.values())).sum()
     torch.autograd.backward(loss / accumulation)
     return {"loss": loss.detach()} | {name: value.detach() for name, value in losses.items()}
-
-
-def on_device(device: torch.device, cells: Target) -> Target:
-    """The Target there; from pinned memory while the CPU goes on."""
-    return Target(
-        boxes=cells["boxes"].to(device, non_blocking=True),
-        labels=cells["labels"].to(device, non_blocking=True),
-        ids=cells["ids"].to(device, non_blocking=True),
-        label_maps=cells["label_maps"].to(device, non_blocking=True),
-        ignored=cells["ignored"].to(device, non_blocking=True),
-    )
 
 
 def _update(progress: Progress, config: TrainConfig, rate: float) -> Tensor:

@@ -214,10 +214,16 @@ def test_an_epoch_is_one_pass_or_so_many_steps_times_the_accumulation(
 
 
 def test_views_of_different_sizes_stay_unpadded():
-    views = [View(torch.zeros(3, side, 9, dtype=torch.uint8), {}, str(side), side) for side in (5, 7)]
-    batch = collate(views)
-    assert [each.shape for each in batch.images] == [(3, 5, 9), (3, 7, 9)]
-    assert (batch.names, batch.seeds) == (["5", "7"], [5, 7])
+    maps = np.zeros((2, 8, 8), np.int32)
+    maps[1, 2:4, 3:6] = 9
+    cells = [target(maps), target(maps[:1])]
+    images = [torch.full((3, side, 9), side, dtype=torch.uint8) for side in (5, 7)]
+    views = zip(images, cells, ("a", "b"), (5, 7), strict=True)
+    batch = collate([View(*each) for each in views])
+    assert all(torch.equal(mine, whole) for mine, whole in zip(batch.images, images, strict=True))
+    assert (batch.names, batch.seeds) == (["a", "b"], [5, 7])
+    for mine, whole in zip(batch.targets, cells, strict=True):
+        assert all(torch.equal(mine[name], whole[name]) for name in whole)
 
 
 def test_processes_share_out_the_draws_of_each_step(run_config, monkeypatch):
