@@ -17,7 +17,8 @@ from cellseg.data_folder import require_data
 
 HERE = Path(__file__).parent / "accuracy"
 RECIPES = (
-    "reference, torchvision, torchvision-slim, or one of ours such as demo+mask56-ema (see ingredients.py); "
+    "reference, torchvision, torchvision-large, torchvision-slim, or one of ours such as demo+mask56-ema "
+    "(see ingredients.py); "
     "torchvision-resnet101 and reference-resnet101 have the backbone of best+scratch; "
     "demo@2 is demo in two processes, demo:start.pt is demo begun from a checkpoint"
 )

@@ -12,7 +12,6 @@ Fields = Mapping[str, Any]
 
 INGREDIENTS: dict[str, Fields] = {
     "adjusted": {"model.logit_adjustment": 0.5},
-    "batch4": {"train.batch": 4},
     "batch8": {"train.batch": 8},
     "blur-noise": {"augment.blur": 0.1, "augment.noise": 0.1},
     "cascade": {"model.box_stages": 3},
@@ -26,10 +25,7 @@ INGREDIENTS: dict[str, Fields] = {
     "mask-quality": {"model.mask_quality": True},
     "rare-windows": {"augment.rare_windows": 0.5},
     "rate5e-4": {"train.learning_rate": 5e-4, "train.weight_decay": 1e-4},
-    "rate1e-3": {"train.learning_rate": 1e-3, "train.weight_decay": 1e-4},
-    "rate2e-3": {"train.learning_rate": 2e-3, "train.weight_decay": 1e-4},
     "resnet18": {"model.backbone": "resnet18"},
-    "resnet34": {"model.backbone": "resnet34"},
     "roi128": {"model.roi_batch": 128},
     "roi256": {"model.roi_batch": 256},
     "scratch": {"model.weights": "none"},

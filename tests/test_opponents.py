@@ -60,8 +60,19 @@ def test_the_slim_network_is_about_as_small_as_that_of_the_demo(networks):
     assert networks["torchvision-slim"].backbone.out_channels == 64
 
 
+def test_the_network_for_a_gpu_is_the_same_with_larger_views_and_more_of_them(networks):
+    large, small = (OPPONENTS[name] for name in ("torchvision-large", "torchvision"))
+    assert large.crop**2 * large.batch > 10 * small.crop**2 * small.batch
+    assert networks["torchvision-large"].roi_heads.fg_bg_sampler.batch_size_per_image == 256
+    shapes = [
+        {key: each.shape for key, each in networks[name].state_dict().items()}
+        for name in ("torchvision-large", "torchvision")
+    ]
+    assert shapes[0] == shapes[1]
+
+
 def test_norms_are_trained_as_there_are_no_weights(networks):
-    for name in ("reference", "torchvision", "torchvision-slim"):
+    for name in OPPONENTS:
         body = networks[name].backbone.body
         assert isinstance(body.bn1, torch.nn.BatchNorm2d)
         assert all(each.requires_grad for each in networks[name].parameters())
