@@ -28,6 +28,7 @@ ELSEWHERE = {
     ),
     "python benchmarks/accuracy.py --recipes reference-resnet101 torchvision-resnet101 best+scratch --data data "
     "--minutes 60 --seeds 0 1": "hours on a GPU; test_opponents.py builds these networks",
+    "python benchmarks/networks.py first.pt second.pt --data data --views 4": "test_networks.py, on tiny networks",
     "python benchmarks/inference.py --recipe best-cpu --data data --seeds 0 1": "test_inference.py, on tiny networks",
     "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
     "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release --out cells": (
