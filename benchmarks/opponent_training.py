@@ -31,7 +31,7 @@ MINIMUM_AREA = 4
 """pixels; smaller cells of a view are not trained on, as with ours"""
 WARMUP_FRACTION = 0.05
 WORKERS = 4
-"""processes that load images beside a GPU, as our recipes have there"""
+"""processes that load images beside a GPU, as `+gpu` of ours"""
 SAVE_EVERY = 120.0
 """seconds of training between two checkpoints"""
 Example = tuple[Tensor, dict[str, Tensor]]

@@ -1,7 +1,7 @@
 """Box heads in a cascade: each is trained on the boxes that the one before it made, at a higher IoU.
 
-Cascade R-CNN, arXiv 1712.00726. A single stage is torchvision's box head. Letters: B images, R RoIs of each, N cells,
-C classes.
+Cascade R-CNN, arXiv 1712.00726. A single stage is torchvision's box head. Letters: B images, R RoIs of all images, K of
+each, N cells, C classes.
 """
 
 from collections.abc import Sequence
@@ -56,19 +56,19 @@ class BoxStage(nn.Module):
 
 
 class Truth(NamedTuple):
-    """The cells of B images, filled up to as many for each image; at least the last of each is none."""
+    """The cells of B images, padded to N rows an image; the last row is always padding."""
 
     boxes: Tensor  # (B, N, 4) network pixels
-    labels: Tensor  # (B, N) class 1..C, -1 ignored, 0 no cell
+    labels: Tensor  # (B, N) class 1..C, -1 ignored, 0 padding
     ids: Tensor  # (B, N)
 
 
 class Matched(NamedTuple):
     """The cell that each RoI of B images finds."""
 
-    labels: Tensor  # (B, R) class 1..C, 0 background, or -1: it finds an ignored cell, or is none itself
-    ids: Tensor  # (B, R) of the cell
-    aims_at: Tensor  # (B, R, 4) its box
+    labels: Tensor  # (B, K) class 1..C, 0 background, or -1: it finds an ignored cell, or is padding
+    ids: Tensor  # (B, K) of the cell
+    aims_at: Tensor  # (B, K, 4) its box
 
 
 def truth_of(targets: Sequence[Target]) -> Truth:
@@ -81,14 +81,14 @@ def truth_of(targets: Sequence[Target]) -> Truth:
 
 
 def matched(boxes_xyxy: Tensor, truth: Truth, positive_iou: float) -> Matched:
-    """For each box (B, R, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou.
+    """For each box (B, K, 4) the cell that it overlaps most; background where the IoU is lower than positive_iou.
 
-    Boxes without an area, with which an image of fewer is filled up, have label -1.
+    Boxes without a width are padding.
     """
     none = truth.labels == 0
     cells = truth.boxes + none[..., None] * truth.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # of an area, for the deltas
     ious = iou_of(cells[:, :, None], boxes_xyxy[:, None]).masked_fill(none[:, :, None], 0)
-    overlaps, found = ious.max(dim=1)  # (B, R)
+    overlaps, found = ious.max(dim=1)  # (B, K)
     images = torch.arange(len(found), device=found.device)[:, None]
     labels = truth.labels[images, found] * (overlaps >= positive_iou)
     labels = labels.masked_fill(boxes_xyxy[..., 2] <= boxes_xyxy[..., 0], -1)

@@ -29,9 +29,9 @@ TARGET = tuple(Target.__annotations__)
 """names of what a Target holds"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """What one forward pass trains on."""
+    """What one forward pass trains on; `images` and `targets` are views of what is packed."""
 
     packed: Packed
     names: list[str]

@@ -1,6 +1,6 @@
 """Anchors and cells: which anchors find which cell, and which of them a training step looks at.
 
-All images of a batch and all levels at once: on a GPU an operation takes as long to start as for how much it is done.
+All images of a batch and all levels at once: on a GPU, starting an operation takes longer than doing it.
 Letters: B images, A anchors of an image, S shapes of anchors of all levels, N cells of all images, P pairs of an anchor
 and a cell.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torch.nn.utils.rnn import pad_sequence
 
 BACKGROUND = -1
 IGNORED = -2
@@ -64,8 +64,8 @@ def laid_out(grids: Sequence[Grid]) -> Grids:
 def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = 0.7, low: float = 0.3) -> Tensor:
     """The cell (B, A) int64 that each anchor is to find, BACKGROUND or IGNORED.
 
-    A cell is an index of the boxes (…, 4) float32 of all images, one image after the other. As torchvision's Matcher
-    with low-quality matches has it: the cell of the highest IoU from `high` on, ignored from `low` on; and the anchors
+    A cell is an index into the boxes (…, 4) float32 of all images, concatenated. As torchvision's Matcher with
+    low-quality matches has it: the cell of the highest IoU from `high` on, ignored from `low` on; and the anchors
     that fit a cell best take the cell that fits them best, whatever the IoU. Only pairs that can reach `low`, or be a
     cell's best, are looked at, so that cost grows with A + N and not with A x N; only anchors that are a cell's best
     below `low` are compared with all cells. Boxes without an area get no anchor.
@@ -86,8 +86,10 @@ def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = 0.7, low: fl
     matches = torch.where(kept | (best >= high), matches, others)
     if len(cells_xyxy):
         (weak,) = (fittest & ~sure).nonzero(as_tuple=True)
-        elsewhere = images[:, None] != images[cells[weak]]
-        matches[anchors[weak]] = box_iou(cells_xyxy, anchor_boxes[weak]).masked_fill(elsewhere, -1).argmax(dim=0)
+        own = images[cells[weak]]
+        rivals = pad_sequence(list(boxes_xyxy), batch_first=True)[own]  # (…, cells of an image, 4)
+        strongest = iou_of(rivals, anchor_boxes[weak, None]).argmax(dim=1)
+        matches[anchors[weak]] = torch.searchsorted(images, own) + strongest
     return matches.view(len(boxes_xyxy), grids.anchors)
 
 
@@ -115,7 +117,7 @@ def balanced(labels: Tensor, keys: Tensor, count: int, positive_fraction: float)
 def keys_of(generators: Sequence[torch.Generator | None], counts: Sequence[int], device: torch.device) -> Tensor:
     """Random keys (B, A) of each image's candidates; of an image that has fewer, the last are 0."""
     drawn = [torch.rand(n, generator=each, device=device) for each, n in zip(generators, counts, strict=True)]
-    return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
+    return pad_sequence(drawn, batch_first=True)
 
 
 def _pairs(grids: Grids, boxes_xyxy: Tensor, low: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -36,7 +36,8 @@ class Samples(NamedTuple):
 
     def boxes_of(self, images: int) -> list[Tensor]:
         """The boxes of each of so many images."""
-        return list(torch.split(self.boxes, torch.bincount(self.images, minlength=images).tolist()))
+        counts = (self.images[:, None] == torch.arange(images, device=self.images.device)).sum(dim=0)
+        return list(torch.split(self.boxes, counts.tolist()))
 
 
 class CellRoIHeads(RoiBranches):

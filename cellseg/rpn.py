@@ -90,7 +90,7 @@ class CellRPN(RegionProposalNetwork):
         return proposals, probabilities
 
     def _grids(self, images: ImageList, maps: Sequence[Tensor]) -> Grids:
-        """Laid out once for each size of a batch."""
+        """Laid out anew where the size or the device changes."""
         height, width = images.tensors.shape[-2:]
         sizes = tuple((each.shape[-2], each.shape[-1]) for each in maps)
         key = (height, width, sizes, maps[0].device)
@@ -134,4 +134,4 @@ class CellRPN(RegionProposalNetwork):
 def _is_sliver(target: NetworkTarget) -> Tensor:
     """Which of the boxes and then the ignored boxes of an image are ignored, (…,) bool."""
     boxes, ignored = target["boxes"], target["ignored"]
-    return torch.cat([boxes.new_zeros(len(boxes)), boxes.new_ones(len(ignored))]).bool()
+    return torch.arange(len(boxes) + len(ignored), device=boxes.device) >= len(boxes)

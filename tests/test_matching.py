@@ -48,8 +48,9 @@ def test_the_matches_are_those_of_torchvision_s_full_matrix(sizes, whole, count,
         assert torch.equal(match(grids, [boxes])[0], of_torchvision(boxes, anchors))
 
 
-def test_images_are_matched_each_by_itself():
-    grids, anchors = anchors_of(128, SMALL, (0.5, 1.0), 3)
+@pytest.mark.parametrize("sizes", [SMALL, LARGE])
+def test_images_are_matched_each_by_itself(sizes):
+    grids, anchors = anchors_of(128, sizes, (0.5, 1.0), 3)
     boxes = [boxes_of_cells(count, 128, seed) for seed, count in enumerate((20, 0, 3, 40))]
     offset = 0
     for found, own in zip(match(grids, boxes), boxes, strict=True):

@@ -60,10 +60,7 @@ def test_the_slim_network_is_about_as_small_as_that_of_the_demo(networks):
     assert networks["torchvision-slim"].backbone.out_channels == 64
 
 
-def test_the_network_for_a_gpu_is_the_same_with_larger_views_and_more_of_them(networks):
-    large, small = (OPPONENTS[name] for name in ("torchvision-large", "torchvision"))
-    assert large.crop**2 * large.batch > 10 * small.crop**2 * small.batch
-    assert networks["torchvision-large"].roi_heads.fg_bg_sampler.batch_size_per_image == 256
+def test_the_network_for_a_gpu_is_the_same(networks):
     shapes = [
         {key: each.shape for key, each in networks[name].state_dict().items()}
         for name in ("torchvision-large", "torchvision")

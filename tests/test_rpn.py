@@ -55,6 +55,34 @@ def test_losses_over_all_anchors_are_torchvision_s(network):
         assert loss > 0
 
 
+def test_a_batch_of_another_size_has_anchors_of_its_own(network):
+    rpn = network.rpn.train()
+    rpn.fg_bg_sampler.positive_fraction = 0.9
+    for height, width in ((64, 64), (64, 96), (96, 64)):
+        images = ImageList(torch.rand(1, 3, height, width), [(height, width)])
+        features = network.backbone(images.tensors)
+        _, losses = rpn(images, features, [target(BOXES)])
+        _, expected = RegionProposalNetwork.forward(rpn, images, features, [target(BOXES)])
+        assert losses["loss_objectness"].item() == pytest.approx(expected["loss_objectness"].item(), rel=1e-4)
+
+
+def test_a_sliver_of_one_image_is_none_of_another(network):
+    rpn = network.rpn.train()
+    rpn.fg_bg_sampler.positive_fraction = 0.9
+    images, features = features_of(network)
+    targets = [target(BOXES[:1], BOXES[1:]), target(BOXES)]
+    _, both = rpn(images, features, targets)
+    sums, count = 0, 0
+    for image, each in enumerate(targets):
+        alone = ImageList(images.tensors[image : image + 1], images.image_sizes[:1])
+        own = {name: values[image : image + 1] for name, values in features.items()}
+        grids = rpn._grids(alone, list(own.values()))
+        matches = match(grids, [torch.cat([each["boxes"], each["ignored"]])])
+        looked_at = int(((matches != IGNORED) & (matches < len(each["boxes"]))).sum())
+        sums, count = sums + looked_at * rpn(alone, own, [each])[1]["loss_objectness"].item(), count + looked_at
+    assert both["loss_objectness"].item() == pytest.approx(sums / count, rel=1e-5)
+
+
 def test_losses_are_means_over_the_anchors_that_are_looked_at(network):
     """With objectness 0 everywhere a mean cross entropy is log 2, however many anchors are sampled."""
     rpn = network.rpn.train()
