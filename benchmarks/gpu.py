@@ -43,8 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny network, once: a test, not a figure")
-    parser.add_argument("--recipes", nargs="+", choices=("demo", "best"), default=["demo", "best"])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument(
+        "--recipes", nargs="+", choices=("demo", "best"), default=["demo", "best"], help="by default both"
+    )
+    variants = f"{'; '.join(VARIANTS)}; by default all"
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT", help=variants
+    )
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)

@@ -39,14 +39,18 @@ class Batch:
     """of what the losses sample from each image"""
 
     @cached_property
+    def _tensors(self) -> list[Tensor]:
+        return self.packed.tensors()
+
+    @property
     def images(self) -> list[Tensor]:
         """B of (3, H, W) uint8, sizes differ."""
-        return self.packed.tensors()[: len(self.names)]
+        return self._tensors[: len(self.names)]
 
     @cached_property
     def targets(self) -> list[Target]:
         """Of each image."""
-        values = iter(self.packed.tensors()[len(self.names) :])
+        values = iter(self._tensors[len(self.names) :])
         return [Target(**{name: next(values) for name in TARGET}) for _ in self.names]  # type: ignore[typeddict-item]
 
     def to(self, device: torch.device) -> "Batch":

@@ -79,10 +79,10 @@ class CellRPN(RegionProposalNetwork):
         limits = decoded.new_tensor([[width, height, width, height] for height, width in sizes_hw])[:, None]
         boxes = decoded.view(len(best), -1, 4).clamp(min=0).minimum(limits)
         scores = objectness[images, best].sigmoid()
-        large = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_size).all(dim=-1) & (scores >= self.score_thresh)
+        usable = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_size).all(dim=-1) & (scores >= self.score_thresh)
         levels = torch.cat([best.new_full((min(n, self.pre_nms_top_n()),), k) for k, n in enumerate(said.per_level)])
         proposals, probabilities = [], []
-        for of_image, sure, wanted in zip(boxes, scores, large, strict=True):
+        for of_image, sure, wanted in zip(boxes, scores, usable, strict=True):
             (rows,) = wanted.nonzero(as_tuple=True)
             kept = rows[batched_nms(of_image[rows], sure[rows], levels[rows], self.nms_thresh)[: self.post_nms_top_n()]]
             proposals.append(of_image[kept])
