@@ -24,6 +24,7 @@ INGREDIENTS: dict[str, Fields] = {
     "mask56": {"model.mask_size": 56},
     "mask-quality": {"model.mask_quality": True},
     "rare-windows": {"augment.rare_windows": 0.5},
+    "rate2e-3": {"train.learning_rate": 2e-3},
     "rate5e-4": {"train.learning_rate": 5e-4, "train.weight_decay": 1e-4},
     "resnet18": {"model.backbone": "resnet18"},
     "roi128": {"model.roi_batch": 128},
