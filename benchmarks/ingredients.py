@@ -9,6 +9,8 @@ from cellseg.config_fields import replaced
 from cellseg.recipes import RECIPES
 
 Fields = Mapping[str, Any]
+GPU_WORKERS = 4
+"""processes that load images beside a GPU, of ours and of the opponents"""
 
 INGREDIENTS: dict[str, Fields] = {
     "adjusted": {"model.logit_adjustment": 0.5},
@@ -20,7 +22,7 @@ INGREDIENTS: dict[str, Fields] = {
     "crop512": {"augment.crop": 512},
     "extra-level": {"model.extra_level": True},
     "four-stages": {"model.stages": 4},
-    "gpu": {"dataset.workers": 4},
+    "gpu": {"dataset.workers": GPU_WORKERS},
     "mask56": {"model.mask_size": 56},
     "mask-quality": {"model.mask_quality": True},
     "rare-windows": {"augment.rare_windows": 0.5},

@@ -32,15 +32,18 @@ def table(paths: Sequence[Path], root: Path, views: int, device: str) -> str:
     """Markdown, a row for each network and one for all. Raises ValueError where all images were trained on."""
     from contest import PQ_THRESHOLD
 
-    from cellseg.checkpoint import load_ensemble
+    from cellseg.checkpoint import Checkpoint, ensemble_of, load_model
     from cellseg.config_fields import replaced
     from cellseg.dataset import open_dataset
     from cellseg.device import device_of
+    from cellseg.ensemble import Ensemble
     from cellseg.evaluate import score
+    from cellseg.model import CellRCNN
     from cellseg.predict import predict
 
-    alone = [load_ensemble([path], device_of(device)) for path in paths]
-    together = [load_ensemble(paths, device_of(device))] if len(paths) > 1 else []
+    alone = [load_model(path, device_of(device)) for path in paths]
+    together = [ensemble_of(paths, alone)] if len(paths) > 1 else []
+    asked: list[tuple[CellRCNN | Ensemble, Checkpoint]] = [*alone, *together]
     _, first = alone[0]
     data = open_dataset(root, first.config.dataset, len(first.plan.class_names))
     plans = [checkpoint.plan for _, checkpoint in alone]
@@ -53,9 +56,9 @@ def table(paths: Sequence[Path], root: Path, views: int, device: str) -> str:
         )
     truth = data.truth(unseen)
     rows = []
-    for name, (networks, checkpoint) in zip([*map(str, paths), "together"], alone + together, strict=False):
+    for name, (network, checkpoint) in zip([*map(str, paths), "together"], asked, strict=False):
         point = replaced(checkpoint.config, {"predict.views": views}).predict
-        results = predict(networks, data.identified(unseen), point)
+        results = predict(network, data.identified(unseen), point)
         metrics = score(truth, results, PQ_THRESHOLD).metrics
         rows.append([name, *(short(metrics[metric]) for metric in METRICS)])
         print(f"{name}: AP50 {short(metrics['AP50'])}", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ingredients import GPU_WORKERS
 from opponent_predict import pixels_of
 from opponents import Opponent, build
 from pace import Tell
@@ -30,8 +31,6 @@ GLASS = 255
 MINIMUM_AREA = 4
 """pixels; smaller cells of a view are not trained on, as with ours"""
 WARMUP_FRACTION = 0.05
-WORKERS = 4
-"""processes that load images beside a GPU, as `+gpu` of ours"""
 SAVE_EVERY = 120.0
 """seconds of training between two checkpoints"""
 Example = tuple[Tensor, dict[str, Tensor]]
@@ -112,7 +111,7 @@ def batches(task: Task, opponent: Opponent, seed: int, steps: range) -> DataLoad
     return DataLoader(
         Views(task, opponent),  # type: ignore[arg-type]
         batch_sampler=keys,
-        num_workers=WORKERS if on_gpu else 0,
+        num_workers=GPU_WORKERS if on_gpu else 0,
         pin_memory=on_gpu and opponent.crop > 0,  # the masks of whole images are gigabytes
         collate_fn=list,
         generator=torch.Generator(),

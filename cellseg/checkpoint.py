@@ -124,7 +124,11 @@ def load_ensemble(paths: Sequence[Path], device: str | torch.device = "cpu") -> 
     Each sees images at the microns per pixel of its own training, where those of the first's and its own are known.
     Raises ValueError where they do not tell the same classes, or saw images in other colours.
     """
-    loaded = [load_model(path, device) for path in paths]
+    return ensemble_of(paths, [load_model(path, device) for path in paths])
+
+
+def ensemble_of(paths: Sequence[Path], loaded: Sequence[tuple[CellRCNN, Checkpoint]]) -> tuple[Ensemble, Checkpoint]:
+    """As `load_ensemble`, of what was loaded from the paths."""
     _, first = loaded[0]
     for path, (_, other) in zip(paths, loaded, strict=True):
         for what, found, expected in (
