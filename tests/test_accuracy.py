@@ -6,7 +6,7 @@ from dataclasses import replace
 import ingredients
 import pytest
 from opponents import OPPONENTS
-from test_scripts import ROOT, run, run_process
+from scripts import ROOT, run, run_process
 
 from cellseg import budget
 

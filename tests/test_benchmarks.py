@@ -8,7 +8,7 @@ import torch
 from claims import CLAIMS
 from rows import FIELDS, Row
 from run_all import beside, measured, write
-from test_scripts import ROOT, run, run_process
+from scripts import ROOT, run, run_process
 
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(FOLDER / f"{claim}.py" for claim in CLAIMS)

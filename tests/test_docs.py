@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from test_scripts import ROOT, SMALL, run
+from scripts import ROOT, SMALL, run
 
 from cellseg.sample import write
 

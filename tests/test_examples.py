@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_scripts import ROOT, SMALL, run, run_process
+from scripts import ROOT, SMALL, run, run_process
 
 from cellseg.sample import write
 

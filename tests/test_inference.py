@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import ingredients
 from answers import BASE, CALIBRATED, TOGETHER
+from scripts import ROOT, run, run_process
 from test_accuracy import MICRO, trained
-from test_scripts import ROOT, run, run_process
 
 from cellseg.checkpoint import load, save
 

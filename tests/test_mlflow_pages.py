@@ -13,8 +13,8 @@ import pytest
 from browser import browsing
 from mlflow import MlflowClient
 from mlflow_server import serving, wait_for
+from scripts import ROOT, SMALL, run
 from selenium.webdriver.common.keys import Keys
-from test_scripts import ROOT, SMALL, run
 
 from cellseg.sample import write
 

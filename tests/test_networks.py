@@ -3,8 +3,8 @@
 import ingredients
 import pytest
 from networks import _shows
+from scripts import ROOT, run
 from test_accuracy import MICRO, trained
-from test_scripts import ROOT, run
 
 SCRIPT = ROOT / "benchmarks/networks.py"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from test_scripts import run
+from scripts import run
 from untrained import save_untrained
 
 SETTINGS = ("--device", "cpu", "--formats", "coco", "labels")

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from test_scripts import ROOT, run
+from scripts import ROOT, run
 
 from cellseg import checkpoint
 from cellseg.checkpoint import load_model

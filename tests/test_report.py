@@ -10,8 +10,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from reports import Read
+from scripts import run, run_process
 from test_reproduction import options_of
-from test_scripts import run, run_process
 
 from cellseg.device import machine_of
 from cellseg.experiment import opened, prepare, train_tracked

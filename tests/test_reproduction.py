@@ -3,7 +3,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from test_scripts import ROOT
+from scripts import ROOT
 
 from cellseg.command_line import parse_training
 from cellseg.config_fields import replaced

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from same_seed import spread
-from test_scripts import ROOT, run
+from scripts import ROOT, run
 
 SCRIPT = ROOT / "benchmarks" / "same_seed.py"
 

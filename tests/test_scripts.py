@@ -1,10 +1,8 @@
 """Every script as a user runs it: real files, a real MLflow store, a network too small to be good."""
 
 import contextlib
-import io
 import json
 import re
-import runpy
 import shutil
 import statistics
 import subprocess
@@ -18,6 +16,7 @@ import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
+from scripts import ROOT, SHARED, SMALL, run, run_process
 
 from cellseg import tracking
 from cellseg.budget import KEPT
@@ -30,58 +29,14 @@ from cellseg.model import build_model, state_of
 from cellseg.predict import predict
 from cellseg.sample import write
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
 PATIENCE = 240
 """seconds after which a test gives up waiting"""
-SMALL = [
-    *("--recipe", "demo", "--augment.crop", "64", "--train.epochs", "2", "--train.steps-per-epoch", "2"),
-    *("--model.fpn-channels", "16", "--model.box-head", "16", "--model.mask-channels", "8", "--predict.zoom", "1"),
-    *("--predict.detections", "60", "--predict.proposals", "100"),
-]
 
 
 STUDY = [
     *(*SMALL, "--trials", "4", "--trial-epochs", "1", "--finalists", "1", "--final-seeds", "2", "--workers", "1"),
     *("--yardsticks", "gated"),
 ]
-
-
-def run(folder, script, *arguments, code=0):
-    """What a script, or `cellseg`, printed; run in a folder as the project's root, within this process.
-
-    Loading torch and MLflow takes longer than all that these tests do with them.
-    """
-    said = io.StringIO()
-    saved = sys.argv, sys.path[:]
-    sys.argv = [str(script), *map(str, arguments)]
-    try:
-        with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            ended = exit_code(script)
-    finally:
-        sys.argv, sys.path[:] = saved
-    assert ended == code, said.getvalue()
-    return said.getvalue()
-
-
-def exit_code(script):
-    """The code that a script leaves with."""
-    try:
-        if script == "cellseg":
-            runpy.run_module("cellseg", run_name="__main__")
-        else:
-            sys.path.insert(0, str(script.parent))
-            runpy.run_path(str(script), run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    return 0
-
-
-def run_process(folder, *command, code=0):
-    """What a Python command printed, run in a folder as a process of its own."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

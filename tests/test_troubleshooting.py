@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from scripts import ROOT, run
 from storage import open_storage
 from study import open_study
-from test_scripts import ROOT, run
 
 from cellseg.batch import Journal
 from cellseg.checkpoint import load

@@ -1,7 +1,7 @@
 """Each command, called wrongly: one line that tells what to do, code 2, and nothing written."""
 
 import pytest
-from test_scripts import ROOT, run
+from scripts import ROOT, run
 
 from cellseg.sample import write
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded; more threads slow so small a network down
 
 import torch
+from scripts import ROOT, run
 from squares import write_squares
-from test_scripts import ROOT, run
 from torchvision.models import resnet18
 
 from cellseg.config import AugmentConfig, DatasetConfig, ModelConfig, PredictConfig, RunConfig, TrainConfig
