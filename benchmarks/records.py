@@ -66,8 +66,8 @@ class Record:
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """What one record is kept for: a new one with another config takes the place of the old."""
-        return self.recipe, self.seed, self.budget, self.data, self.device, self.split
+        """What one record is kept for; it stays when the recipe changes, as the tables that it is in do."""
+        return self.recipe, self.seed, self.budget, self.config, self.data, self.device, self.split
 
 
 def folder_of(file: Path, recipe: str, budget: str, seed: int, split: int) -> Path:
@@ -91,8 +91,8 @@ class Book:
         self, recipe: str, seed: int, budget: str, config: str, data: str, device: str, split: int = 0
     ) -> Record | None:
         """The finished training of just this, if there is one."""
-        key = recipe, seed, budget, data, device, split
-        return next((each for each in self.records if each.key == key and each.config == config), None)
+        key = recipe, seed, budget, config, data, device, split
+        return next((each for each in self.records if each.key == key), None)
 
     def having(self, entry: Rate | Record) -> "Book":
         """The book with an entry more, in place of one with its key."""

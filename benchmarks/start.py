@@ -1,5 +1,6 @@
 """How long commands take before they do anything, and which imports take it. Not a claim against anybody."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ HEAVY = ("torch", "torchvision", "mlflow", "cv2", "scipy", "faster_coco_eval", "
 
 def main() -> None:
     """Print seconds from call to exit, and the seconds of the imports that count."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write(data, train=2, test=2)
@@ -37,10 +39,10 @@ def main() -> None:
             print(f"{name:36} {seconds_of(command):7.2f}  {', '.join(imports_of(command))}", flush=True)
 
 
-def seconds_of(command: Sequence[str]) -> float:
+def seconds_of(command: Sequence[str], repeats: int = REPEATS) -> float:
     """Median seconds of a Python command, after one call that is not counted."""
     taken = []
-    for _ in range(REPEATS + 1):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         subprocess.run([sys.executable, *command], check=True, capture_output=True)
         taken.append(time.perf_counter() - start)

@@ -50,15 +50,17 @@ def test_every_kind_of_row_trains_and_is_scored_on_the_same_images(folder, tmp_p
     assert "| torchvision-slim |" in said
 
 
-def test_a_finished_training_is_kept_and_a_changed_one_takes_its_place(folder, tmp_path, monkeypatch):
+def test_a_finished_training_is_kept_also_where_its_recipe_has_changed(folder, tmp_path, monkeypatch):
     _, (first,) = trained(folder, tmp_path, "torchvision-slim")
     said, (again,) = trained(folder, tmp_path, "torchvision-slim")
     assert "on record" in said
     assert again == first
     monkeypatch.setitem(OPPONENTS, "torchvision-slim", replace(OPPONENTS["torchvision-slim"], learning_rate=1e-5))
-    said, (changed,) = trained(folder, tmp_path, "torchvision-slim")
+    said, (kept, changed) = trained(folder, tmp_path, "torchvision-slim")
     assert "step 2 of 2" in said
+    assert kept == first
     assert changed["config"] != first["config"]
+    assert f"| torchvision-slim (config {first['config'][:8]}) | 0 |" in said
 
 
 def test_seeds_and_budgets_are_recorded_beside_each_other(folder, tmp_path):

@@ -31,9 +31,8 @@ ELSEWHERE = {
     "python benchmarks/networks.py first.pt second.pt --data data --views 4": "test_networks.py, on tiny networks",
     "python benchmarks/inference.py --recipe best-cpu --data data --seeds 0 1": "test_inference.py, on tiny networks",
     "torchrun --nproc-per-node 4 experiments/final_train.py": "test_scripts.py, in two processes",
-    "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release --out cells": (
-        "test_predict_command.py, in two processes"
-    ),
+    "torchrun --nproc-per-node 4 -m cellseg.cli predict demo/best.pt demo/data/test_release --channel-order bgr "
+    "--out cells": "test_predict_command.py, in two processes",
     "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint first:29500 "
     "experiments/final_train.py": "needs two machines; test_scripts.py, in two processes of one",
     "mlflow server --host 0.0.0.0 --backend-store-uri postgresql://user:password@host/mlflow "

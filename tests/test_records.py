@@ -51,10 +51,12 @@ def test_a_rate_is_found_by_all_that_it_depends_on(field):
     assert Book((RATE,)).rate(**wanted | {field: "other"}) is None
 
 
-def test_a_record_of_another_config_takes_the_place_of_the_old_and_of_another_seed_does_not():
-    changed, seed = replace(RECORD, config="c2"), replace(RECORD, seed=1)
-    assert Book(records=(RECORD,)).having(changed).records == (changed,)
-    assert Book(records=(RECORD,)).having(seed).records == (RECORD, seed)
+def test_a_record_takes_the_place_of_its_like_and_not_of_another_seed_or_config():
+    again, changed, seed = (
+        replace(RECORD, **field) for field in ({"date": "2027-01-01"}, {"config": "c2"}, {"seed": 1})
+    )
+    assert Book(records=(RECORD,)).having(again).records == (again,)
+    assert Book(records=(RECORD,)).having(changed).having(seed).records == (RECORD, changed, seed)
 
 
 def test_the_digest_of_settings_knows_no_order():
