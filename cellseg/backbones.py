@@ -17,6 +17,7 @@ from cellseg.config import ModelConfig
 Norm = Callable[[int], nn.Module]
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 CONVNEXT_STAGES = ("1", "3", "5", "7")
+FIRST_COCO = ("coco", "resnet50")
 CONVNEXT_CHANNELS = {"tiny": 96, "small": 96, "base": 128}
 
 
@@ -74,7 +75,7 @@ def _norm(config: ModelConfig) -> Norm:
     norms: dict[str, Norm] = {
         "batch": nn.BatchNorm2d,
         # torchvision runs the first COCO weights without the epsilon, as they were trained
-        "frozen": partial(FrozenBatchNorm2d, eps=0.0 if config.weights == "coco" else 1e-5),
+        "frozen": partial(FrozenBatchNorm2d, eps=0.0 if (config.weights, config.backbone) == FIRST_COCO else 1e-5),
         "group": partial(nn.GroupNorm, 32),
     }
     return norms[norm_of(config)]

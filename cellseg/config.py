@@ -116,7 +116,7 @@ class ModelConfig:
     weights: str = "imagenet"
     """coco, imagenet, none, or the path of a state_dict"""
     trainable_stages: int = 5
-    """backbone stages that are trained, counted from the last; the stem is the fifth"""
+    """backbone stages that are trained, counted from the fourth, used or not; the stem is the fifth"""
     norm: Literal["auto", "batch", "frozen", "group"] = "auto"
     """normalisation of a ResNet; frozen keeps pretrained statistics; auto is frozen with weights and batch without"""
     fpn_channels: int = 256

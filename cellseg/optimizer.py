@@ -9,7 +9,7 @@ from cellseg.config import TrainConfig
 
 
 def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay falls on matrices and kernels alone, not on biases and norms."""
+    """Weight decay falls on tensors of two dimensions or more, not on biases and norms."""
     trained = [each for each in model.parameters() if each.requires_grad]
     groups = [
         {"params": [each for each in trained if each.ndim > 1], "weight_decay": config.weight_decay},

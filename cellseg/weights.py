@@ -1,5 +1,6 @@
 """Pretrained weights: where they lie, and which of them fit a network."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def load_pretrained(model: nn.Module, config: ModelConfig, class_names: Sequence
     if config.weights == "none":
         return "none; all layers initialised at random"
     weights, own = _weights_of(config), model.state_dict()
-    state = _prefixed(weights.state, own)
+    state = _named_as_here(weights.state, own)
     named = bool(weights.class_names and class_names)
     if named:
         state = with_classes(state, own, weights.class_names, class_names)
@@ -45,6 +46,7 @@ def load_pretrained(model: nn.Module, config: ModelConfig, class_names: Sequence
     if not fitting:
         raise ValueError(f"--weights {config.weights}: none of its {len(state)} tensors fits {config.backbone}")
     _refuse_part_of_a_backbone(fitting, own, config)
+    _refuse_lost_statistics(state, own, config)
     model.load_state_dict(fitting, strict=False)
     fresh = sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting and "num_batches" not in name})
     rest = ", ".join(fresh) or "none"
@@ -69,6 +71,16 @@ def _refuse_part_of_a_backbone(fitting: Mapping[str, Tensor], own: Mapping[str, 
             f"--weights {config.weights}: {found} of {len(body)} tensors of the backbone fit {config.backbone}; give "
             f"the --model.backbone, --model.stages and --model.norm that they were trained with, or begin from a "
             f"checkpoint with --fine-tune, which takes them over"
+        )
+
+
+def _refuse_lost_statistics(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Scales that were trained behind batch statistics are of no use to a layer that has none."""
+    layers = [name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")]
+    if any(f"{layer}.weight" in own and f"{layer}.running_mean" not in own for layer in layers):
+        raise ValueError(
+            f"--weights {config.weights}: its layers have batch normalisation, those of --model.norm {config.norm} "
+            f"have not; give --model.norm auto, batch or frozen, or --weights none"
         )
 
 
@@ -122,8 +134,19 @@ def _fetched(url: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _prefixed(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _named_as_here(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Names as the network with the state `own` has them: a classifier's layers lie in backbone.body."""
     if any(name in own for name in state):
-        return state
+        return {_renamed(name): value for name, value in state.items()}
     return {f"backbone.body.{name.removeprefix('features.')}": value for name, value in state.items()}
+
+
+def _renamed(name: str) -> str:
+    """The name that torchvision gives a layer since 0.13; the first COCO weights have those of before.
+
+    >>> _renamed("backbone.fpn.inner_blocks.2.weight"), _renamed("roi_heads.mask_head.mask_fcn1.bias")
+    ('backbone.fpn.inner_blocks.2.0.weight', 'roi_heads.mask_head.0.0.bias')
+    """
+    name = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", name)
+    name = re.sub(r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", name)
+    return re.sub(r"mask_fcn(\d+)\.(weight|bias)$", lambda found: f"{int(found[1]) - 1}.0.{found[2]}", name)

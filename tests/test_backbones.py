@@ -63,6 +63,15 @@ def test_the_norm_of_a_resnet_is_the_one_asked_for(norm, weights, kind):
 
 
 @pytest.mark.parametrize(
+    ("backbone", "weights", "eps"),
+    [("resnet50", "coco", 0.0), ("resnet50_v2", "coco", 1e-5), ("resnet50", "imagenet", 1e-5)],
+)
+def test_the_first_coco_weights_alone_run_without_an_epsilon(backbone, weights, eps):
+    norms = on_meta(ModelConfig(backbone=backbone, weights=weights, norm="frozen")).body.modules()
+    assert {each.eps for each in norms if isinstance(each, FrozenBatchNorm2d)} == {eps}
+
+
+@pytest.mark.parametrize(
     ("stages", "expected"),
     [
         (5, {"conv1", "layer1", "layer2", "layer3", "layer4"}),

@@ -6,6 +6,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from torchvision.models import convnext_tiny, resnet18
+from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg import checkpoint
 from cellseg.backbones import build_backbone
@@ -15,7 +16,7 @@ from cellseg.experiment import Silent, planned
 from cellseg.model import build_model, set_bf16
 from cellseg.predict import predict
 from cellseg.train import fit
-from cellseg.weights import load_pretrained, read_weights
+from cellseg.weights import _renamed, load_pretrained, read_weights
 
 NAMES = ("round", "flat", "long", "odd")
 ADDRESS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -165,6 +166,39 @@ def test_a_backbone_that_would_be_at_random_in_part_is_refused(trained):
             ValueError, match=r"\d+ of \d+ tensors of the backbone fit .* give the --model.backbone, .*"
         ):
             build_model(replace(config, **other))
+
+
+def old_name(name):
+    """That of a layer of torchvision's detectors before 0.13, as the file of the first COCO weights has it."""
+    name = re.sub(r"(_blocks\.\d)\.0\.", r"\1.", name).replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+    return re.sub(r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.", name)
+
+
+def test_the_names_of_the_first_coco_weights_are_those_that_torchvision_takes_for_old():
+    with torch.device("meta"):
+        theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+        state = {old_name(name): each for name, each in theirs.state_dict().items()}
+    assert set(state) != set(theirs.state_dict())
+    assert not any(theirs.load_state_dict(dict(state), assign=True))
+    assert (
+        {_renamed(name) for name in state}
+        == {_renamed(name) for name in theirs.state_dict()}
+        == set(theirs.state_dict())
+    )
+
+
+def test_a_file_of_old_names_fills_the_whole_network(micro, tmp_path):
+    source = build_model(micro)
+    torch.save({old_name(name): each for name, each in source.state_dict().items()}, tmp_path / "old.pt")
+    config = replace(micro, weights=str(tmp_path / "old.pt"), norm="batch")
+    model = build_model(config, pretrained=False)
+    assert load_pretrained(model, config).endswith("initialised at random: none")
+    assert all(torch.equal(each, source.state_dict()[name]) for name, each in model.state_dict().items())
+
+
+def test_scales_of_batch_statistics_are_not_given_to_a_layer_without(micro, classifier):
+    with pytest.raises(ValueError, match=r"batch normalisation, those of --model.norm group have not; give .* auto"):
+        build_model(replace(micro, weights=str(classifier), norm="group"))
 
 
 def test_another_number_of_anchors_leaves_the_rpn_s_predictor_at_random_and_says_so(micro, tmp_path):
