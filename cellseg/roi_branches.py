@@ -21,6 +21,8 @@ Sizes = Sequence[tuple[int, int]]
 
 ROI_STEP = 16
 """masks are predicted for a multiple of so many RoIs"""
+MASKS_AT_ONCE = 512
+"""of all images of a batch; with 256 channels each takes 2 MB while it is made"""
 SMALLEST = 1e-2
 """pixels: detections of a smaller side are dropped"""
 
@@ -84,6 +86,17 @@ class RoiBranches(RoIHeads):
         self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor], sizes_hw: Sizes
     ) -> list[Masks]:
         """Per image, masks of its boxes (N, 4) of classes (N,), network pixels."""
+        step = max(1, MASKS_AT_ONCE // len(boxes))
+        parts = []
+        for start in range(0, max(1, *map(len, boxes)), step):
+            here, own = ([each[start : start + step] for each in all_of] for all_of in (boxes, labels))
+            parts.append(self._masks_of(features, here, own, sizes_hw))
+        return [_joined(each) for each in zip(*parts, strict=True)]
+
+    def _masks_of(
+        self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor], sizes_hw: Sizes
+    ) -> list[Masks]:
+        """As `masked`, of all at once."""
         counts, own = [len(each) for each in boxes], torch.cat(list(labels))
         logits, pooled = self._mask_branch(features, boxes, sizes_hw)
         probabilities = logits.sigmoid()[torch.arange(len(own), device=own.device), own]
@@ -124,6 +137,12 @@ class RoiBranches(RoIHeads):
     def _padded(self, values: Tensor) -> Tensor:
         """(N, …) with zeros added: a CPU keeps code for every number of RoIs that it meets, some MB each."""
         return values if self.training else F.pad(values, (0, 0) * (values.ndim - 1) + (0, -len(values) % ROI_STEP))
+
+
+def _joined(parts: Sequence[Masks]) -> Masks:
+    """The masks of one image that were made one part after the other."""
+    probabilities, qualities = zip(*parts, strict=True)
+    return Masks(torch.cat(probabilities), None if qualities[0] is None else torch.cat(qualities))
 
 
 def owned(found: Detections, core: Tensor) -> Detections:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cellseg import roi_branches
 from cellseg.config import PredictConfig
 from cellseg.model import build_model, set_operating_point
 
@@ -55,3 +56,29 @@ def test_masks_are_predicted_for_a_multiple_of_16_rois_and_are_as_for_each_alone
     assert torch.allclose(together[:1], alone, atol=1e-4)
     model.roi_heads.train()._mask_branch(features, [boxes], [(70, 90)])
     assert counts[-1] == 19
+
+
+@pytest.mark.parametrize("mask_quality", [False, True])
+def test_masks_are_made_some_at_a_time_and_are_as_those_made_at_once(micro, monkeypatch, mask_quality):
+    model = seeded(replace(micro, mask_quality=mask_quality)).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator) for _ in range(3)]
+    batch, _ = model.transform(images)
+    corners = [torch.rand(count, 2, generator=generator) * 30 for count in (9, 0, 4)]
+    boxes = [torch.cat([each, each + 20], dim=1) for each in corners]
+    labels = [torch.arange(len(each)) % 4 + 1 for each in boxes]
+    counts = []
+    model.roi_heads.mask_roi_pool.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+
+    def masks():
+        return model.roi_heads.masked(model.backbone(batch.tensors), boxes, labels, batch.image_sizes)
+
+    at_once = masks()
+    monkeypatch.setattr(roi_branches, "MASKS_AT_ONCE", 9)
+    in_parts = masks()
+    assert counts == [13, 6, 4, 3]  # three of each image at most
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert torch.allclose(one.probabilities, other.probabilities, atol=1e-4)
+        assert (one.qualities is None) == (other.qualities is None) == (not mask_quality)
+        if mask_quality:
+            assert torch.allclose(one.qualities, other.qualities, atol=1e-3)
