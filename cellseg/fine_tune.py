@@ -40,11 +40,17 @@ def at_its_scale(source: Checkpoint, config: RunConfig, mpp: float | None) -> Ru
 
 
 def warn_of_peeking(source: Checkpoint, data: DataSet, held_back: Sequence[int]) -> None:
-    """Log how many of the images held back the checkpoint's network was trained on, where it was on any."""
+    """Log how many of the images held back the checkpoint's network was trained on, where it was on any.
+
+    Of another data set, or of an earlier state of this one, the names alone can tell.
+    """
     seen = {data.records[index].name for index in held_back} & set(source.plan.images)
-    if seen and source.plan.digest == data.digest:
+    same = source.plan.digest == data.digest
+    if seen:
         log.warning(
-            "%d of %d images held back were in the checkpoint's training: their figures flatter it",
+            "%d of %d images held back %s in the checkpoint's training: their figures flatter it%s",
             len(seen),
             len(held_back),
+            "were" if same else "have the name of one",
+            "" if same else ", if they are the same",
         )

@@ -3,6 +3,7 @@
 Letters: N images, G groups, C classes, K folds.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from cellseg.config import DatasetConfig
 from cellseg.dataset import DataSet
 from cellseg.stain import tissue_density
 
+log = logging.getLogger(__name__)
 DRAWS = 400
 """random orders of the groups that are tried"""
 FEWEST_CLUSTERED = 10
@@ -37,7 +39,8 @@ def split(dataset: DataSet, fraction: float, seed: int, grouped: bool) -> tuple[
     """Indices for training and for validation, both ascending; the same for the same seed.
 
     Validation gets close to fraction of the images and of the cells of each class. With fraction 0, or one image, all
-    are for training; else neither side is empty. Raises ValueError for a fraction outside 0 <= fraction < 1.
+    are for training, and so they are, with a warning, where no image to hold back has a cell; else neither side is
+    empty. Raises ValueError for a fraction outside 0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"validation fraction: expected 0 <= fraction < 1, got {fraction}")
@@ -46,6 +49,11 @@ def split(dataset: DataSet, fraction: float, seed: int, grouped: bool) -> tuple[
         return everything, []
     groups = groups_of(dataset) if grouped else np.arange(len(dataset))
     held = choose(groups, dataset.cell_counts, fraction, seed)
+    if not dataset.cell_counts[held].any():
+        log.warning(
+            "%s: no cell in the images to hold back; all are trained on, and no network is judged", dataset.root
+        )
+        return everything, []
     return [k for k in everything if not held[k]], [k for k in everything if held[k]]
 
 

@@ -92,11 +92,12 @@ def test_a_checkpoint_that_knows_held_out_images_is_refused(folder, run_config, 
         save(replace(source, plan=replace(source.plan, digest=digest, images=tuple(images))), begun)
         return contestant(f"demo:{begun}", folder, "cpu").prepared
 
-    held_out = [names[index] for index in begin("other data", names).validation]
+    held_out = [names[index] for index in begin("other data", ["another"]).validation]
     begin(prepared.data.digest, [name for name in names if name not in held_out])
     said = rf"recipe demo:{begun}: the checkpoint was trained on 1 of the {len(held_out)} images held out here"
-    with pytest.raises(ValueError, match=said):
-        begin(prepared.data.digest, held_out[:1])
+    for digest in (prepared.data.digest, "the same data but for a file"):
+        with pytest.raises(ValueError, match=said):
+            begin(digest, held_out[:1])
 
 
 def test_a_name_of_an_opponent_is_the_opponent(folder):

@@ -48,6 +48,15 @@ def test_fraction_zero_and_a_single_image_leave_all_for_training(tmp_path):
     assert split(tiny_set(tmp_path / "one", [200]), 0.2, 0, grouped=True) == ([0], [])
 
 
+def test_images_without_a_cell_are_not_held_back_alone(tmp_path, caplog):
+    tiny_set(tmp_path, [200] * 6)
+    for plane in sorted(tmp_path.glob("train/*/class*.tif"))[1:]:
+        tifffile.imwrite(plane, np.zeros((8, 8)), metadata=None)
+    data = open_dataset(tmp_path, DatasetConfig())
+    assert split(data, 0.2, 0, grouped=False) == ([0, 1, 2, 3, 4, 5], [])
+    assert "no cell in the images to hold back; all are trained on, and no network is judged" in caplog.text
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_outside_its_range_is_refused(tmp_path, fraction):
     with pytest.raises(ValueError, match="expected 0 <= fraction < 1, got"):
