@@ -15,8 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 BACKGROUND = -1
 IGNORED = -2
+HIGH, LOW = 0.7, 0.3
+"""IoU of an anchor with a cell, from which it is to find it, and below which it is background"""
 SLACK = 1e-3
 """by which bounds are widened, so that rounding loses no pair"""
+COMPARED_AT_ONCE = 2**20
+"""pairs of an anchor and a cell; some 100 MB"""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,15 @@ def laid_out(grids: Sequence[Grid]) -> Grids:
     )
 
 
-def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = 0.7, low: float = 0.3) -> Tensor:
+def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = HIGH, low: float = LOW) -> Tensor:
     """The cell (B, A) int64 that each anchor is to find, BACKGROUND or IGNORED.
 
     A cell is an index into the boxes (…, 4) float32 of all images, concatenated. As torchvision's Matcher with
     low-quality matches has it: the cell of the highest IoU from `high` on, ignored from `low` on; and the anchors
     that fit a cell best take the cell that fits them best, whatever the IoU. Only pairs that can reach `low`, or be a
     cell's best, are looked at, so that cost grows with A + N and not with A x N; only anchors that are a cell's best
-    below `low` are compared with all cells. Boxes without an area get no anchor.
+    below `low` are compared with all cells of their image: many, where anchors are far larger than cells. Boxes
+    without an area get no anchor.
     """
     cells_xyxy, images = torch.cat(list(boxes_xyxy)), image_of(boxes_xyxy)
     anchors, cells, ious, anchor_boxes = _pairs(grids, cells_xyxy, low)
@@ -86,10 +91,13 @@ def match(grids: Grids, boxes_xyxy: Sequence[Tensor], high: float = 0.7, low: fl
     matches = torch.where(kept | (best >= high), matches, others)
     if len(cells_xyxy):
         (weak,) = (fittest & ~sure).nonzero(as_tuple=True)
-        own = images[cells[weak]]
-        rivals = pad_sequence(list(boxes_xyxy), batch_first=True)[own]  # (…, cells of an image, 4)
-        strongest = iou_of(rivals, anchor_boxes[weak, None]).argmax(dim=1)
-        matches[anchors[weak]] = torch.searchsorted(images, own) + strongest
+        numbers, places = torch.unique(anchors[weak], return_inverse=True)  # small cells share them by the hundred
+        pairs = torch.empty_like(numbers).scatter_(0, places, weak)
+        padded = pad_sequence(list(boxes_xyxy), batch_first=True)  # (B, cells of an image, 4)
+        for part in torch.split(pairs, max(1, COMPARED_AT_ONCE // padded.shape[1])):
+            own = images[cells[part]]
+            strongest = iou_of(padded[own], anchor_boxes[part, None]).argmax(dim=1)
+            matches[anchors[part]] = torch.searchsorted(images, own) + strongest
     return matches.view(len(boxes_xyxy), grids.anchors)
 
 

@@ -6,6 +6,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from cellseg import matching
 from cellseg.matching import BACKGROUND, IGNORED, Grid, balanced, keys_of, laid_out, match
 
 
@@ -49,7 +50,9 @@ def test_the_matches_are_those_of_torchvision_s_full_matrix(sizes, whole, count,
 
 
 @pytest.mark.parametrize("sizes", [SMALL, LARGE])
-def test_images_are_matched_each_by_itself(sizes):
+@pytest.mark.parametrize("at_once", [matching.COMPARED_AT_ONCE, 100])
+def test_images_are_matched_each_by_itself(monkeypatch, sizes, at_once):
+    monkeypatch.setattr(matching, "COMPARED_AT_ONCE", at_once)
     grids, anchors = anchors_of(128, sizes, (0.5, 1.0), 3)
     boxes = [boxes_of_cells(count, 128, seed) for seed, count in enumerate((20, 0, 3, 40))]
     offset = 0
