@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
@@ -132,18 +133,19 @@ def build(opponent: Opponent, num_cell_classes: int, device: torch.device) -> Ma
     if opponent.channels_last:
         model.to(memory_format=torch.channels_last)
     if opponent.bf16 and computes_in_bf16(device):
-        for part in (model.backbone, model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head):
+        heads = model.roi_heads
+        branches = (heads.box_head, heads.box_predictor, heads.mask_head, heads.mask_predictor)
+        for part in (model.backbone, model.rpn.head, *branches):
             _compute_in_bf16(part)
     return model
 
 
 def _published(opponent: Opponent, num_classes: int) -> dict[str, Any]:
-    """The heads of maskrcnn_resnet50_fpn_v2, its default anchors, and RoIs from P2 and P3 alone."""
+    """FPN and heads of maskrcnn_resnet50_fpn_v2, its default anchors, and RoIs from P2 and P3 alone."""
     anchors = AnchorGenerator(tuple((size,) for size in TORCHVISION_ANCHORS), (TORCHVISION_RATIOS,) * 5)
+    body = getattr(resnet, opponent.backbone)(weights=None)
     return {
-        "backbone": resnet_fpn_backbone(
-            backbone_name=opponent.backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-        ),
+        "backbone": _resnet_fpn_extractor(body, trainable_layers=5, norm_layer=nn.BatchNorm2d),
         "num_classes": num_classes,
         "rpn_anchor_generator": anchors,
         "rpn_head": RPNHead(256, anchors.num_anchors_per_location()[0], conv_depth=2),

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 AT_LEAST = {
+    "seed": 0,
+    "dataset.split_seed": 0,
     "dataset.minimum_area": 0,
     "dataset.workers": 0,
     "augment.crop": 0,
@@ -66,9 +68,9 @@ SHARES = {
 
 
 def require_ranges(group: str, config: Any) -> None:
-    """Raise ValueError for the first field of a group, such as `train`, whose number makes no sense."""
+    """Raise ValueError for the first field of a group, such as `train`, or of none, whose number makes no sense."""
     for field, value in vars(config).items():
-        name = f"{group}.{field}"
+        name = f"{group}.{field}" if group else field
         for number in _numbers(value):
             if name in AT_LEAST and not number >= AT_LEAST[name]:
                 raise ValueError(f"{name}: expected at least {AT_LEAST[name]}, got {number:g}")

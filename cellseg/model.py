@@ -17,11 +17,12 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from cellseg.anchors import by_level
 from cellseg.backbones import build_backbone
-from cellseg.box_stages import BoxStage, class_offsets
+from cellseg.box_stages import LEVELS, BoxStage, class_offsets
 from cellseg.config import TORCHVISION_ANCHORS, TORCHVISION_RATIOS, ModelConfig, PredictConfig, TrainConfig
 from cellseg.device import computes_in_bf16
 from cellseg.label_maps import Target
 from cellseg.mask_quality import MaskQuality
+from cellseg.matching import HIGH, LOW
 from cellseg.roi_branches import Detections, Features
 from cellseg.roi_heads import CellRoIHeads, Losses
 from cellseg.roi_pool import CellRoiPool
@@ -146,8 +147,8 @@ def _cell_rpn(model: MaskRCNN, config: ModelConfig) -> CellRPN:
     return CellRPN(
         model.rpn.anchor_generator,
         model.rpn.head,
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
+        fg_iou_thresh=HIGH,
+        bg_iou_thresh=LOW,
         batch_size_per_image=config.rpn_batch,
         positive_fraction=config.rpn_positive_fraction,
         pre_nms_top_n={"training": config.rpn_pre_nms, "testing": 1000},
@@ -163,11 +164,11 @@ def _cell_roi_heads(model: MaskRCNN, config: ModelConfig) -> CellRoIHeads:
         old.box_roi_pool,
         old.box_head,
         old.box_predictor,
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
+        fg_iou_thresh=LEVELS[0].positive_iou,
+        bg_iou_thresh=LEVELS[0].positive_iou,
         batch_size_per_image=config.roi_batch,
         positive_fraction=config.roi_positive_fraction,
-        bbox_reg_weights=None,
+        bbox_reg_weights=LEVELS[0].coder.weights,
         score_thresh=0.05,
         nms_thresh=0.5,
         detections_per_img=100,

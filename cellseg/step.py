@@ -1,6 +1,6 @@
 """The steps of one epoch. Their figures stay on the device and are read a second's worth at a time.
 
-Reading a number makes a GPU wait until all that it was given is done, so no step reads one.
+Reading a number makes a GPU wait until all that it was given is done, so no step reads its figures.
 """
 
 import math

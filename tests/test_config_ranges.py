@@ -3,6 +3,7 @@ from dataclasses import fields, replace
 import pytest
 
 from cellseg.config import RunConfig
+from cellseg.config_fields import replaced
 from cellseg.config_ranges import ABOVE_0, AT_LEAST, SHARES
 
 GROUPS = ("dataset", "augment", "model", "train", "predict")
@@ -23,19 +24,20 @@ GROUPS = ("dataset", "augment", "model", "train", "predict")
         ("predict.zoom", -1.0, "more than 0, got -1"),
         ("predict.score_threshold", 7.0, "a share from 0 to 1, got 7"),
         ("predict.zooms", (1.0, 0.0), "more than 0, got 0"),
+        ("seed", -1, "at least 0, got -1"),
+        ("dataset.split_seed", -1, "at least 0, got -1"),
         ("dataset.workers", -1, "at least 0, got -1"),
         ("dataset.mpp", 0.0, "more than 0, got 0"),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line(name, value, expected):
-    group, field = name.split(".")
     with pytest.raises(ValueError, match="expected") as caught:
-        replace(getattr(RunConfig(), group), **{field: value})
+        replaced(RunConfig(), {name: value})
     assert str(caught.value) == f"{name}: expected {expected}"
 
 
 def test_every_range_is_of_a_field_that_has_no_other():
-    names = [f"{group}.{each.name}" for group in GROUPS for each in fields(getattr(RunConfig(), group))]
+    names = ["seed", *(f"{group}.{each.name}" for group in GROUPS for each in fields(getattr(RunConfig(), group)))]
     ranges = [*AT_LEAST, *ABOVE_0, *SHARES]
     assert set(ranges) <= set(names)
     assert len(set(ranges)) == len(ranges)
