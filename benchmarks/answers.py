@@ -35,6 +35,13 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "pq threshold .4": {"pq_threshold": 0.4},
     "pq threshold .5": {"pq_threshold": 0.5},
     "proposals 1000": {"proposals": 1000},
+    "detections 500": {"detections": 500},
+    "detections 2000": {"detections": 2000},
+    "detections 2000, box NMS .4, score threshold .01": {
+        "detections": 2000,
+        "box_nms": 0.4,
+        "score_threshold": 0.01,
+    },
     CALIBRATED: {},
     TOGETHER: {},
 }
@@ -43,6 +50,10 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
 Scores of images that were calibrated apart are in no order: the gain of `calibrated`, each image by what was fitted to
 the others, is the mean of the gains in the figures of single images.
 """
+
+
+IN_TORCHVISION = {"detections": "detections_per_img", "box_nms": "nms_thresh", "score_threshold": "score_thresh"}
+"""fields that torchvision's RoI heads have too, and their names there"""
 
 
 @dataclass(frozen=True)

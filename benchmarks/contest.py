@@ -11,7 +11,7 @@ from pathlib import Path
 import records
 import torch
 from contestants import Contestant, contestant
-from records import Rate, Record, digest_of
+from records import BEGUN, Rate, Record, digest_of
 
 from cellseg.device import device_of, machine_of
 from cellseg.evaluate import score
@@ -116,7 +116,7 @@ def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> No
 
 def begin_anew_unless(folder: Path, identity: Mapping[str, str | int]) -> None:
     """Empty the folder of a training unless it was begun with just these settings, data and steps."""
-    path = folder / "training.json"
+    path = folder / BEGUN
     text = json.dumps(identity, indent=1)
     if not path.exists() or path.read_text() != text:
         shutil.rmtree(folder, ignore_errors=True)

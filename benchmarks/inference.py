@@ -36,19 +36,20 @@ def main() -> int:
         from asked import ask
 
         ask(options, paths, file)
-    print(report(read(file), options.settings))
+    print(report(read(file), options.settings or list(SETTINGS)))
     return 0
 
 
 def parsed() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="best-cpu", help="one of ours that benchmarks/accuracy.py has trained")
+    parser.add_argument("--recipe", default="best-cpu", help="that benchmarks/accuracy.py has trained")
     parser.add_argument("--budget", default=BUDGET, help="that it was trained for, as its folder is named")
     parser.add_argument("--data", type=Path, default=Path("data"), help="a folder with train/, or a COCO json file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="SEED")
     parser.add_argument("--split-seed", type=int, default=0, help="which images were held out")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS, metavar="SETTING")
+    said = f"by default all that the recipe has: {'; '.join(SETTINGS)}"
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, metavar="SETTING", help=said)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--out", type=Path, default=HERE, help="where the answers and runs/ lie")
     parser.add_argument("--only-report", action="store_true", help="print what is on record and predict nothing")

@@ -10,6 +10,9 @@ from typing import Any
 
 from cellseg.whole_files import write_whole
 
+BEGUN = "training.json"
+"""what a training was begun with, in its folder"""
+
 
 @dataclass(frozen=True)
 class Rate:

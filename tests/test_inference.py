@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import ingredients
 from answers import BASE, CALIBRATED, TOGETHER
+from opponents import OPPONENTS
 from scripts import ROOT, run, run_process
-from test_accuracy import MICRO, trained
+from test_accuracy import MICRO, TINY, trained
 
 from cellseg.checkpoint import load, save
 
@@ -51,3 +52,25 @@ def test_networks_that_were_not_trained_are_named(folder, tmp_path):
     said = run_process(tmp_path, SCRIPT, "--recipe", "demo", "--data", folder, "--out", tmp_path, code=2)
     assert "demo 15 min seed 0/last.pt: no such network; train it with benchmarks/accuracy.py" in said
     assert "Traceback" not in said
+
+
+def test_an_opponent_is_asked_in_the_ways_that_torchvision_has(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(OPPONENTS, "torchvision-slim", replace(OPPONENTS["torchvision-slim"], crop=64, **TINY))
+    trained(folder, tmp_path, "torchvision-slim", steps=1)
+    arguments = ["--recipe", "torchvision-slim", "--budget", "1 steps", "--data", folder, "--out", tmp_path]
+    arguments += ["--device", "cpu", "--seeds", 0]
+    run(tmp_path, SCRIPT, *arguments)
+    answers = json.loads((tmp_path / f"{folder.name}-torchvision-slim-1-steps-inference.json").read_text())
+    (record,) = json.loads((tmp_path / f"{folder.name}.json").read_text())["records"]
+    assert [each["setting"] for each in answers] == [
+        *(BASE, "score threshold .01", "score threshold .05", "score threshold .1"),
+        *("box NMS .4", "box NMS .4, score threshold .01", "box NMS .5", "box NMS .6"),
+        *("detections 500", "detections 2000", "detections 2000, box NMS .4, score threshold .01"),
+    ]
+    assert answers[0]["metrics"] == record["metrics"]
+    assert "views 2: recipe torchvision-slim has no such thing" in run(
+        tmp_path, SCRIPT, *arguments, "--settings", "views 2", code=2
+    )
+    begun = next(tmp_path.glob("runs/*/*/training.json"))
+    begun.write_text(begun.read_text().replace('"steps": 1', '"steps": 2'))
+    assert "trained for 1 of 2 steps; go on with it" in run(tmp_path, SCRIPT, *arguments, code=2)
