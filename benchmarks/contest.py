@@ -18,6 +18,8 @@ from cellseg.evaluate import score
 from cellseg.git import git_commit, git_dirty
 from cellseg.whole_files import write_whole
 
+BUSY = 1.0
+"""load of the minute before, from which a rate is doubtful"""
 PQ_THRESHOLD = 0.5
 """score over which cells are drawn for PQ: one for all rows, or a tuned recipe would meet opponents that are not"""
 
@@ -75,8 +77,15 @@ def steps_of(name: str, entry: Contestant, terms: Terms) -> int:
         rate = Rate(name, config, data, terms.device_name, entry.step_seconds(), busy, today())
         records.add(rate, terms.file)
     steps = max(1, int(terms.seconds / rate.step_s))
-    print(f"{name}: {rate.step_s:.3f} s a step, {steps} steps in {terms.budget}", flush=True)
+    print(f"{name}: {rate.step_s:.3f} s a step, {steps} steps in {terms.budget}{_doubt(rate.load)}", flush=True)
     return steps
+
+
+def _doubt(load: str) -> str:
+    """What a rate that was measured beside other work is worth."""
+    if load == "unknown" or float(load) < BUSY:
+        return ""
+    return f"; measured beside other work (load {load}): with a new --out, on a quiet machine, there may be more"
 
 
 def run(name: str, entry: Contestant, steps: int, seed: int, terms: Terms) -> None:

@@ -52,6 +52,16 @@ def test_steps_are_the_time_over_the_rate(held):
     assert held("c", seeds=(0,), seconds=0.5) == [["rate", (1, 0)]]
 
 
+@pytest.mark.parametrize(("load", "doubted"), [(0.3, False), (2.5, True)])
+def test_a_rate_that_was_measured_beside_other_work_is_doubted(held, monkeypatch, capsys, load, doubted):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    for _ in range(2):  # measured, and read from the record
+        held("a", seeds=())
+        said = capsys.readouterr().out
+        assert "a: 2.000 s a step, 5 steps in 10 s" in said
+        assert (f"beside other work (load {load})" in said) == doubted
+
+
 def test_neither_rates_nor_trainings_on_record_are_done_again(held):
     held("a", seeds=(0,))
     assert held("a") == [[(5, 1)]]
