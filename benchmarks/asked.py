@@ -82,9 +82,8 @@ class TheirNetworks:
         (seed,) = seeds
         truth, images = _held_out(self.entry.prepared)
         opponent, heads = self.entry.opponent, self.loaded[seed].roi_heads
-        own = {"detections": opponent.detections, "box_nms": 0.5, "score_threshold": opponent.score_threshold}
-        for field, value in (own | dict(SETTINGS[setting])).items():
-            setattr(heads, IN_TORCHVISION[field], value)
+        for field, name in IN_TORCHVISION.items():
+            setattr(heads, name, SETTINGS[setting].get(field, getattr(opponent, field)))
         return score(truth, predicted(self.loaded[seed], images, opponent, self.entry.prepared.plan.zoom)).metrics
 
 

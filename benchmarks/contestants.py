@@ -28,6 +28,8 @@ from cellseg.train import fit
 
 SECONDS = "seconds.txt"
 """of a training, in its folder"""
+LATER = {"box_nms": 0.5}
+"""fields of an opponent that older records do not know, and what they stand for there"""
 EPOCH = 250
 """most steps of one of our epochs, after which a checkpoint is written"""
 
@@ -171,7 +173,8 @@ class Theirs:
 
     def settings(self) -> Mapping[str, Any]:
         """Those of the opponent, and the zoom."""
-        return {**asdict(self.opponent), "zoom": self.prepared.plan.zoom}
+        known = {name: value for name, value in asdict(self.opponent).items() if LATER.get(name) != value}
+        return {**known, "zoom": self.prepared.plan.zoom}
 
     def step_seconds(self) -> float:
         """Median seconds of a step of a training that is thrown away."""

@@ -50,7 +50,9 @@ class Opponent:
     normalized_before: bool = False
     """normalise the images before the network does it again"""
     detections: int = 500
+    """of a whole image, all classes together"""
     score_threshold: float = 0.02
+    box_nms: float = 0.5
     proposals: int = 1000
     """kept per level before NMS and per image after it, in training"""
     proposals_asked: int = 2000
@@ -85,7 +87,16 @@ OPPONENTS = {
         channels_last=False,
     ),
     "torchvision": Opponent(network="plain"),
-    "torchvision-large": Opponent(network="plain", crop=512, batch=8, roi_batch=256, learning_rate=1e-3),
+    "torchvision-large": Opponent(
+        network="plain",
+        crop=512,
+        batch=8,
+        roi_batch=256,
+        learning_rate=1e-3,
+        detections=2000,
+        score_threshold=0.01,
+        box_nms=0.4,
+    ),
     "torchvision-slim": Opponent(network="slim", learning_rate=1e-3),
 }
 
@@ -123,6 +134,7 @@ def build(opponent: Opponent, num_cell_classes: int, device: torch.device) -> Ma
         max_size=crop or 1333,
         box_detections_per_img=opponent.detections,
         box_score_thresh=opponent.score_threshold,
+        box_nms_thresh=opponent.box_nms,
         rpn_pre_nms_top_n_train=opponent.proposals,
         rpn_post_nms_top_n_train=opponent.proposals,
         rpn_pre_nms_top_n_test=opponent.proposals_asked,

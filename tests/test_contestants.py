@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from accuracy import HERE
 from contestants import EPOCH, Ours, Theirs, contestant, scheduled
 from opponents import OPPONENTS
+from records import digest_of, read
 from untrained import save_untrained
 
 from cellseg.checkpoint import load, save
@@ -53,6 +55,15 @@ def test_held_out_images_are_those_of_the_split_for_all(ours, prepared):
     assert names[0] == names[1] == [prepared.data.records[index].image_id for index in prepared.validation]
     assert not set(theirs.task.train) & set(prepared.validation)
     assert theirs.task.zoom == prepared.plan.zoom
+
+
+@pytest.mark.parametrize("name", ["torchvision", "reference"])
+def test_the_committed_records_are_those_of_the_opponents_as_they_are(prepared, name):
+    consep = replace(prepared, plan=replace(prepared.plan, zoom=1.62))
+    configs = {each.config for each in read(HERE / "consep.json").records if each.recipe == name}
+    assert configs == {digest_of(Theirs(consep, OPPONENTS[name]).settings())}
+    asked = replace(OPPONENTS[name], box_nms=0.4)
+    assert digest_of(Theirs(consep, asked).settings()) not in configs
 
 
 def test_a_recipe_begins_from_a_checkpoint_and_is_told_by_what_that_holds(folder, run_config, tmp_path):

@@ -76,6 +76,11 @@ def test_the_network_for_a_gpu_is_the_same(networks):
     assert shapes[0] == shapes[1]
 
 
+def test_the_network_for_a_gpu_is_asked_for_as_many_cells_as_ours(networks):
+    heads = networks["torchvision-large"].roi_heads
+    assert (heads.detections_per_img, heads.score_thresh, heads.nms_thresh) == (2000, 0.01, 0.4)
+
+
 def test_norms_are_trained_as_there_are_no_weights(networks):
     for name in OPPONENTS:
         body = networks[name].backbone.body
