@@ -23,6 +23,7 @@ def best() -> RunConfig:
     return RunConfig(
         model=ModelConfig(roi_positive_fraction=0.5, backbone="resnet101"),
         train=TrainConfig(epochs=100, batch=4),
+        predict=PredictConfig(box_nms=0.4, score_threshold=0.01),
     )
 
 
