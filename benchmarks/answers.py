@@ -42,6 +42,12 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
         "box_nms": 0.4,
         "score_threshold": 0.01,
     },
+    "proposals 6000, detections 2000, box NMS .4, score threshold .01": {
+        "proposals": 6000,
+        "detections": 2000,
+        "box_nms": 0.4,
+        "score_threshold": 0.01,
+    },
     CALIBRATED: {},
     TOGETHER: {},
 }
@@ -50,10 +56,8 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
 Scores of images that were calibrated apart are in no order: the gain of `calibrated`, each image by what was fitted to
 the others, is the mean of the gains in the figures of single images.
 """
-
-
-IN_TORCHVISION = {"detections": "detections_per_img", "box_nms": "nms_thresh", "score_threshold": "score_thresh"}
-"""fields that torchvision's RoI heads have too, and their names there"""
+IN_TORCHVISION = {"proposals", "detections", "box_nms", "score_threshold"}
+"""fields that torchvision has too, for a whole image"""
 
 
 @dataclass(frozen=True)

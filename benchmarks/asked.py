@@ -75,16 +75,19 @@ class TheirNetworks:
 
     def has(self, setting: str) -> bool:
         """In those ways that torchvision has too."""
-        return setting not in (CALIBRATED, TOGETHER) and SETTINGS[setting].keys() <= IN_TORCHVISION.keys()
+        return setting not in (CALIBRATED, TOGETHER) and SETTINGS[setting].keys() <= IN_TORCHVISION
 
     def metrics(self, setting: str, seeds: Sequence[int]) -> Mapping[str, float]:
         """The figures of one network."""
         (seed,) = seeds
         truth, images = _held_out(self.entry.prepared)
-        opponent, heads = self.entry.opponent, self.loaded[seed].roi_heads
-        for field, name in IN_TORCHVISION.items():
-            setattr(heads, name, SETTINGS[setting].get(field, getattr(opponent, field)))
-        return score(truth, predicted(self.loaded[seed], images, opponent, self.entry.prepared.plan.zoom)).metrics
+        opponent, model, fields = self.entry.opponent, self.loaded[seed], SETTINGS[setting]
+        model.roi_heads.detections_per_img = fields.get("detections", opponent.detections)
+        model.roi_heads.nms_thresh = fields.get("box_nms", opponent.box_nms)
+        model.roi_heads.score_thresh = fields.get("score_threshold", opponent.score_threshold)
+        proposals = fields.get("proposals", opponent.proposals_asked)
+        model.rpn._pre_nms_top_n["testing"] = model.rpn._post_nms_top_n["testing"] = proposals
+        return score(truth, predicted(model, images, opponent, self.entry.prepared.plan.zoom)).metrics
 
 
 def ask(options: argparse.Namespace, paths: Mapping[int, Path], file: Path) -> None:

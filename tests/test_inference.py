@@ -65,7 +65,8 @@ def test_an_opponent_is_asked_in_the_ways_that_torchvision_has(folder, tmp_path,
     assert [each["setting"] for each in answers] == [
         *(BASE, "score threshold .01", "score threshold .05", "score threshold .1"),
         *("box NMS .4", "box NMS .4, score threshold .01", "box NMS .5", "box NMS .6"),
-        *("detections 500", "detections 2000", "detections 2000, box NMS .4, score threshold .01"),
+        *("proposals 1000", "detections 500", "detections 2000", "detections 2000, box NMS .4, score threshold .01"),
+        "proposals 6000, detections 2000, box NMS .4, score threshold .01",
     ]
     assert answers[0]["metrics"] == record["metrics"]
     assert "views 2: recipe torchvision-slim has no such thing" in run(
